@@ -1,0 +1,88 @@
+//! Requests to other backends.
+
+use std::time::Duration;
+
+use aldis_proto::{channel::Channel, metadata};
+use aldis_types::{Domain, Remote};
+use tonic::{
+    Request, Status,
+    metadata::{AsciiMetadataValue, MetadataValue},
+};
+
+use crate::PeerError;
+
+/// How long a call to another backend may take, unless the caller says otherwise.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// At most this many peers are asked at once for one client request.
+pub const FAN_OUT: usize = 8;
+
+/// Asks other backends through our own federator. Cheap to clone.
+///
+/// `peers.channel()` is what generated clients are built on; [`Peers::request`] addresses a request, and
+/// [`Peers::finish`] reads the outcome.
+#[derive(Clone)]
+pub struct Peers {
+    egress: Channel,
+}
+
+/// What a call may need beside its message.
+#[derive(Debug, Clone, Default)]
+pub struct CallOptions {
+    /// Deadline instead of the usual 10 s.
+    pub deadline: Option<Duration>,
+    /// A retry with the same key gets the first answer.
+    pub idempotency_key: Option<[u8; 32]>,
+}
+
+impl Peers {
+    /// Peers behind this federator.
+    pub fn new(egress: Channel) -> Self {
+        Self { egress }
+    }
+
+    /// The channel for generated clients.
+    pub fn channel(&self) -> Channel {
+        self.egress.clone()
+    }
+
+    /// Addresses `message` to the backend `domain`.
+    pub fn request<M>(domain: &Domain, message: M, options: &CallOptions) -> Request<M> {
+        let mut request = Request::new(message);
+        request.set_timeout(options.deadline.unwrap_or(DEADLINE));
+        // A domain is ASCII, and so is hexadecimal.
+        if let Ok(value) = AsciiMetadataValue::try_from(domain.as_str()) {
+            request.metadata_mut().insert(metadata::TARGET_DOMAIN, value);
+        }
+        if let Some(key) = options.idempotency_key {
+            use std::fmt::Write as _;
+            let mut text = String::with_capacity(64);
+            for byte in key {
+                let _ = write!(text, "{byte:02x}");
+            }
+            if let Ok(value) = MetadataValue::try_from(text) {
+                request.metadata_mut().insert(metadata::IDEMPOTENCY_KEY, value);
+            }
+        }
+        request
+    }
+
+    /// Addresses a message to the backend that owns `target`.
+    pub fn request_about<T, M>(target: &Remote<T>, message: M) -> Request<M> {
+        Self::request(target.domain(), message, &CallOptions::default())
+    }
+
+    /// Turns the outcome of a call to `domain` into an answer or a classified error. A second deadline on our side
+    /// keeps a federator that hangs from holding the caller.
+    pub async fn finish<R>(
+        domain: &Domain,
+        options: &CallOptions,
+        call: impl Future<Output = Result<tonic::Response<R>, Status>>,
+    ) -> Result<R, PeerError> {
+        let deadline = options.deadline.unwrap_or(DEADLINE) + Duration::from_millis(500);
+        match tokio::time::timeout(deadline, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(PeerError::from_status(domain, &status)),
+            Err(_) => Err(PeerError::from_status(domain, &Status::deadline_exceeded("no answer in time"))),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Opening the embedded store; reading and writing.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::{
+    Migration, StoreError, migrations,
+    writer::{self, Job},
+};
+
+/// How the embedded store is opened.
+#[derive(Debug, Clone)]
+pub struct DbOptions {
+    /// Connections for reading, at least 1.
+    pub readers: usize,
+    /// Largest size of the file in pages of 8 KiB; `None`: as large as the disk.
+    pub max_pages: Option<u32>,
+}
+
+impl Default for DbOptions {
+    fn default() -> Self {
+        Self { readers: 2, max_pages: None }
+    }
+}
+
+/// The embedded store of one backend. Cheap to clone; the writer stops when the last clone is dropped.
+#[derive(Clone)]
+pub struct Db {
+    jobs: Sender<Job>,
+    readers: Arc<Readers>,
+    path: Arc<PathBuf>,
+}
+
+struct Readers {
+    idle: parking::Pool,
+    permits: Arc<Semaphore>,
+}
+
+/// A stack of idle connections.
+mod parking {
+    use std::sync::{Mutex, PoisonError};
+
+    use rusqlite::Connection;
+
+    #[derive(Default)]
+    pub(super) struct Pool(Mutex<Vec<Connection>>);
+
+    impl Pool {
+        pub(super) fn take(&self) -> Option<Connection> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        }
+
+        pub(super) fn put(&self, connection: Connection) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+    }
+}
+
+/// How long a process waits for another one's transaction on the same file.
+const BUSY: Duration = Duration::from_secs(10);
+/// Statements kept prepared per connection.
+const STATEMENTS: usize = 256;
+
+fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.execute_batch(
+        "PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 268435456; PRAGMA cache_size = -65536;",
+    )
+}
+
+impl Db {
+    /// Opens the file, creating it if needed: WAL, every commit synced, pages of 8 KiB.
+    pub fn open(path: &Path, options: &DbOptions) -> Result<Self, StoreError> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY)?;
+        connection.execute_batch(
+            "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+             PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;",
+        )?;
+        if let Some(pages) = options.max_pages {
+            connection.pragma_update(None, "max_page_count", pages)?;
+        }
+        prepare(&connection)?;
+        let (jobs, queue) = mpsc::channel();
+        std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer::run(connection, queue))?;
+        let readers =
+            Readers { idle: parking::Pool::default(), permits: Arc::new(Semaphore::new(options.readers.max(1))) };
+        for _ in 0..options.readers.max(1) {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let reader = Connection::open_with_flags(path, flags)?;
+            prepare(&reader)?;
+            readers.idle.put(reader);
+        }
+        Ok(Self { jobs, readers: Arc::new(readers), path: Arc::new(path.to_owned()) })
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Brings the tables of one service to the newest version. See [`Migration`].
+    pub async fn migrate(&self, service: &'static str, steps: &'static [Migration]) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        self.write(move |tx| migrations::check(tx, service, steps)).await?;
+        self.write(move |tx| migrations::apply(tx, &path, service, steps)).await
+    }
+
+    /// Runs `job` in a savepoint of the next group and answers after its commit. An error rolls back this job alone.
+    pub async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let result = writer::in_savepoint(connection, job);
+            Box::new(move |committed| {
+                // A caller that has gone away no longer cares; the write stands.
+                let _ = answer.send(committed.and(result));
+            })
+        });
+        self.jobs.send(job).map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Runs `query` on one of the readers, which see every commit that was answered.
+    pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let permit = self.readers.permits.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let connection = self.readers.idle.take().ok_or(StoreError::Closed)?;
+        let pool = self.readers.clone();
+        // The task owns the permit: a caller that gives up must not free it before the connection is back.
+        let task = tokio::task::spawn_blocking(move || {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| query(&connection)));
+            pool.idle.put(connection);
+            drop(permit);
+            result.unwrap_or(Err(StoreError::Panicked))
+        });
+        task.await.map_err(|_| StoreError::Panicked)?
+    }
+}

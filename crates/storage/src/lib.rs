@@ -1,0 +1,64 @@
+//! The engines below every store of ours: no table is known here.
+//!
+//! The embedded engine is one `SQLite` file per backend with a single writer: jobs of all services of a process are
+//! committed in groups, each group with one sync, and every job in a savepoint of its own. An answer is given after the
+//! commit, so that a confirmed write survives a crash and a loss of power.
+
+mod db;
+mod lock;
+mod migrations;
+mod writer;
+
+pub use db::{Db, DbOptions};
+pub use lock::ServiceLock;
+pub use migrations::Migration;
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine failed.
+    #[error("store")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The writer has stopped.
+    #[error("the store is closed")]
+    Closed,
+    /// The disk is full, or the store has reached its allowed size; nothing was written.
+    #[error("the store is full")]
+    Full,
+    /// The file was written by a newer version of Aldis.
+    #[error("the schema of `{service}` has version {found}, this build knows up to {known}: use a newer build")]
+    NewerSchema {
+        /// Whose tables.
+        service: &'static str,
+        /// What the file has.
+        found: u32,
+        /// What this build has.
+        known: u32,
+    },
+    /// Another process owns this service on this store.
+    #[error("another process already runs `{0}` on this store")]
+    Locked(&'static str),
+    /// A file operation failed.
+    #[error("store file")]
+    Io(#[from] std::io::Error),
+    /// A row cannot be read: it was damaged, or written by something else.
+    #[error("a row of `{0}` cannot be read")]
+    Corrupt(&'static str),
+    /// A job panicked; nothing of it was written.
+    #[error("a job of the store failed")]
+    Panicked,
+}
+
+impl StoreError {
+    /// Whether the disk or the store is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
