@@ -1,1 +1,23 @@
-//! Placeholder.
+//! The outbox: what a change has to tell other backends and our own other services, written with the change itself and
+//! carried until it is acknowledged.
+//!
+//! A service appends rows in the very job that writes its change ([`Outbox::append`]), so that no crash can part the
+//! two. Relays carry them: to our own services in order of commit, to each peer over a long-lived stream in order per
+//! lane, with a window, retries, and deletion on acknowledgement. The receiving side ([`Receive`]) sees every envelope
+//! exactly once in effect: it is applied only if it is the next of its lane, and its position is committed with the
+//! effect. `proto/README.md` documents the stream for other implementations.
+
+mod event_id;
+mod local;
+mod outbox;
+mod peer;
+mod receiver;
+mod schema;
+mod window;
+
+pub use event_id::{derive_event_id, event_id};
+pub use outbox::{Appended, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays};
+pub use receiver::{Envelope, Positions, Receive, Verdict, conversations_server, users_server};
+
+#[cfg(test)]
+mod tests;

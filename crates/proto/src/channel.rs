@@ -10,7 +10,19 @@ use tonic::{body::Body, service::Routes};
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
 /// What every generated client of ours is built on; cheap to clone.
-pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, ChannelError>;
+
+/// The transport below a channel failed; the call may or may not have arrived.
+#[derive(Debug, thiserror::Error)]
+#[error("transport failed")]
+pub struct ChannelError(#[source] BoxError);
+
+impl ChannelError {
+    /// Wraps the failure of a transport.
+    pub fn new(source: impl Into<BoxError>) -> Self {
+        Self(source.into())
+    }
+}
 
 /// Boxes any tonic-compatible transport.
 pub fn boxed<S>(service: S) -> Channel
@@ -19,7 +31,7 @@ where
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
 {
-    BoxCloneSyncService::new(service.map_err(Into::into))
+    BoxCloneSyncService::new(service.map_err(ChannelError::new))
 }
 
 /// A place for a server in this process, handed out as a [`Channel`] before the server exists: services of one process
@@ -48,27 +60,27 @@ impl InProcess {
 
     /// The channel to whatever is put in place.
     pub fn channel(&self) -> Channel {
-        boxed(self.clone())
+        BoxCloneSyncService::new(self.clone())
     }
 }
 
 impl Service<http::Request<Body>> for InProcess {
     type Response = http::Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+    type Error = ChannelError;
+    type Future = BoxFuture<'static, Result<Self::Response, ChannelError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let Some(routes) = self.routes.get() else {
-            return async { Err(NotServing.into()) }.boxed();
+            return async { Err(ChannelError::new(NotServing)) }.boxed();
         };
         let mut routes = routes.clone();
         async move {
-            ServiceExt::<http::Request<Body>>::ready(&mut routes).await?;
-            routes.call(request).await.map_err(Into::into)
+            ServiceExt::<http::Request<Body>>::ready(&mut routes).await.map_err(ChannelError::new)?;
+            routes.call(request).await.map_err(ChannelError::new)
         }
         .boxed()
     }

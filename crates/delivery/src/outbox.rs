@@ -1,0 +1,373 @@
+//! The sending side: rows written with a change, and the relays that carry them.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use aldis_peers::{Peers, Policy};
+use aldis_proto::channel::Channel;
+use aldis_runtime::SharedClock;
+use aldis_storage::{Db, StoreError};
+use aldis_types::Domain;
+use bytes::Bytes;
+use rand::Rng;
+use rusqlite::{Connection, params};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinSet,
+};
+
+use crate::{local, peer, schema::Statements};
+
+/// How often depth and age are measured.
+const MEASURE: Duration = Duration::from_secs(15);
+
+/// Whose outbox it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Component {
+    /// Lanes of users.
+    Users,
+    /// Lanes of conversations.
+    Conversations,
+}
+
+impl Component {
+    /// The component's name in table names, envelopes and event ids.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Users => "users",
+            Self::Conversations => "conversations",
+        }
+    }
+}
+
+/// One of our own services that effects are told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LocalService {
+    /// Kind 0: `PushRequest`; kind 3: `RemoveClientRequest`.
+    Notifications,
+    /// Kind 1: `ApplyRelationRequest`; kind 2: `RemoveUserRequest`.
+    Conversations,
+}
+
+impl LocalService {
+    pub(crate) const ALL: [Self; 2] = [Self::Notifications, Self::Conversations];
+
+    /// The service's name in the column `peer`; no domain has a colon.
+    pub(crate) const fn key(self) -> &'static str {
+        match self {
+            Self::Notifications => "service:notifications",
+            Self::Conversations => "service:conversations",
+        }
+    }
+}
+
+/// Who is to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Peer {
+    /// Another backend.
+    Backend(Domain),
+    /// One of our own services.
+    Service(LocalService),
+}
+
+impl Peer {
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Self::Backend(domain) => domain.as_str(),
+            Self::Service(service) => service.key(),
+        }
+    }
+}
+
+/// Something to tell.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Whom.
+    pub peer: Peer,
+    /// What keeps its order: a conversation id or a user id.
+    pub lane: [u8; 16],
+    /// For backends the field number of the change in `UsersEvent` or `ConversationEvent`; for services see
+    /// [`LocalService`].
+    pub kind: u32,
+    /// The encoded message. Event ids for our own services are left empty; the relay fills them in.
+    pub body: Bytes,
+}
+
+/// Rows that a job has appended; to be handed to [`Outbox::committed`] once the job has succeeded.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Appended {
+    backends: HashSet<Domain>,
+    services: BTreeMap<LocalService, i64>,
+}
+
+/// The outbox of one component. Cheap to clone.
+#[derive(Clone)]
+pub struct Outbox {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) component: Component,
+    pub(crate) domain: Domain,
+    pub(crate) db: Db,
+    pub(crate) clock: SharedClock,
+    pub(crate) sql: Statements,
+    pub(crate) incarnation: [u8; 16],
+    pub(crate) epoch: u64,
+    services: HashMap<LocalService, LocalQueue>,
+    backends: Mutex<HashMap<Domain, Arc<Notify>>>,
+    new_backends: mpsc::UnboundedSender<Domain>,
+    arrivals: Mutex<Option<mpsc::UnboundedReceiver<Domain>>>,
+}
+
+/// Wakes the relay to one of our own services and tells waiters how far it got.
+#[derive(Default)]
+pub(crate) struct LocalQueue {
+    pub(crate) wake: Notify,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Default)]
+struct Progress {
+    delivered: i64,
+    waiters: BTreeMap<i64, Vec<oneshot::Sender<()>>>,
+}
+
+impl LocalQueue {
+    /// Tells everybody who waits for rows up to `id`.
+    pub(crate) fn delivered(&self, id: i64) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.delivered = progress.delivered.max(id);
+        let later = progress.waiters.split_off(&(id + 1));
+        let done = std::mem::replace(&mut progress.waiters, later);
+        drop(progress);
+        for waiter in done.into_values().flatten() {
+            // Who gave up waiting needs no word.
+            let _ = waiter.send(());
+        }
+    }
+
+    fn wait(&self, id: i64) -> Option<oneshot::Receiver<()>> {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if progress.delivered >= id {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        progress.waiters.entry(id).or_default().push(sender);
+        Some(receiver)
+    }
+}
+
+/// What relays need to reach others.
+#[derive(Clone)]
+pub struct Relays {
+    /// Other backends, through our own federator.
+    pub peers: Peers,
+    /// Backends that are not allowed keep their rows.
+    pub policy: Policy,
+    /// Our notifications service.
+    pub notifications: Option<Channel>,
+    /// Our conversations service.
+    pub conversations: Option<Channel>,
+}
+
+impl Outbox {
+    /// Opens the outbox of a component whose tables were migrated; raises the epoch of its relay.
+    pub async fn open(component: Component, domain: Domain, db: Db, clock: SharedClock) -> Result<Self, StoreError> {
+        let sql = Statements::new(component.as_str());
+        let statement = sql.open_store.clone();
+        let mut fresh = [0; 16];
+        rand::rng().fill_bytes(&mut fresh);
+        let (incarnation, epoch) = db
+            .write(move |tx| {
+                Ok(tx.query_row(&statement, params![fresh.as_slice()], |row| {
+                    Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))
+                })?)
+            })
+            .await?;
+        let (new_backends, arrivals) = mpsc::unbounded_channel();
+        let shared = Shared {
+            component,
+            domain,
+            db,
+            clock,
+            sql,
+            incarnation,
+            epoch: epoch.cast_unsigned(),
+            services: LocalService::ALL.map(|service| (service, LocalQueue::default())).into(),
+            backends: Mutex::default(),
+            new_backends,
+            arrivals: Mutex::new(Some(arrivals)),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Appends rows, in order, inside the write job of the change that they tell of.
+    pub fn append(&self, tx: &Connection, outgoing: &[Outgoing]) -> Result<Appended, StoreError> {
+        let shared = &self.shared;
+        let now = shared.clock.now().millis();
+        let mut appended = Appended::default();
+        let mut insert = tx.prepare_cached(&shared.sql.insert)?;
+        let mut next_in_lane = tx.prepare_cached(&shared.sql.next_in_lane)?;
+        for item in outgoing {
+            let key = item.peer.key();
+            let lane = item.lane.as_slice();
+            let sequence: i64 = match &item.peer {
+                Peer::Backend(_) => next_in_lane.query_row(params![key, lane], |row| row.get(0))?,
+                Peer::Service(_) => 0,
+            };
+            insert.execute(params![key, lane, sequence, item.kind, item.body.as_ref(), now, None::<&str>])?;
+            match &item.peer {
+                Peer::Backend(domain) => {
+                    appended.backends.insert(domain.clone());
+                }
+                Peer::Service(service) => {
+                    appended.services.insert(*service, tx.last_insert_rowid());
+                }
+            }
+        }
+        Ok(appended)
+    }
+
+    /// Wakes the relays after the commit.
+    pub fn committed(&self, appended: Appended) -> Delivery {
+        for domain in &appended.backends {
+            self.wake_backend(domain);
+        }
+        let mut waiting = Vec::with_capacity(appended.services.len());
+        for (service, id) in appended.services {
+            if let Some(queue) = self.shared.services.get(&service) {
+                waiting.extend(queue.wait(id));
+                queue.wake.notify_one();
+            }
+        }
+        Delivery { waiting }
+    }
+
+    fn wake_backend(&self, domain: &Domain) {
+        let mut backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wake) = backends.get(domain) {
+            wake.notify_one();
+        } else {
+            backends.insert(domain.clone(), Arc::new(Notify::new()));
+            // Without a running relay the rows wait for the next start.
+            let _ = self.shared.new_backends.send(domain.clone());
+        }
+    }
+
+    fn backend_wake(&self, domain: &Domain) -> Arc<Notify> {
+        let mut backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        backends.entry(domain.clone()).or_default().clone()
+    }
+
+    pub(crate) fn local_queue(&self, service: LocalService) -> Option<&LocalQueue> {
+        self.shared.services.get(&service)
+    }
+
+    /// Runs a relay to each service and to each backend that has rows, until it is dropped. Only the first call works;
+    /// a second one returns at once.
+    pub async fn run(self, relays: Relays) {
+        let arrivals = self.shared.arrivals.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut arrivals) = arrivals else { return };
+        let mut tasks = JoinSet::new();
+        if let Some(channel) = relays.notifications.clone() {
+            tasks.spawn(local::relay_notifications(self.clone(), channel));
+        }
+        if let Some(channel) = relays.conversations.clone() {
+            tasks.spawn(local::relay_conversations(self.clone(), channel));
+        }
+        for domain in self.waiting_backends().await {
+            self.wake_backend(&domain);
+        }
+        let mut running = HashSet::new();
+        let mut measure = tokio::time::interval(MEASURE);
+        measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                arrival = arrivals.recv() => {
+                    let Some(domain) = arrival else { return };
+                    if running.insert(domain.clone()) {
+                        let wake = self.backend_wake(&domain);
+                        tasks.spawn(peer::relay(self.clone(), relays.clone(), domain, wake));
+                    }
+                }
+                _ = measure.tick() => self.measure().await,
+            }
+        }
+    }
+
+    async fn waiting_backends(&self) -> Vec<Domain> {
+        loop {
+            let statement = self.shared.sql.peers.clone();
+            let keys = self.shared.db.read(move |tx| {
+                let mut query = tx.prepare_cached(&statement)?;
+                let keys = query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+                Ok(keys)
+            });
+            match keys.await {
+                Ok(keys) => return keys.iter().filter_map(|key| key.parse().ok()).collect(),
+                Err(error) => {
+                    tracing::error!(%error, "reading the outbox failed");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn measure(&self) {
+        let statement = self.shared.sql.depth.clone();
+        let depth = self.shared.db.read(move |tx| {
+            let mut query = tx.prepare_cached(&statement)?;
+            let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get(2)?)))?;
+            Ok(rows.collect::<Result<Vec<(String, i64, i64)>, _>>()?)
+        });
+        let Ok(rows) = depth.await else { return };
+        let component = self.shared.component.as_str();
+        let mut quiet: HashSet<String> = {
+            let backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
+            let services = LocalService::ALL.iter().map(|service| service.key().to_owned());
+            backends.keys().map(|domain| domain.as_str().to_owned()).chain(services).collect()
+        };
+        let now = self.shared.clock.now().millis();
+        for (peer, count, oldest) in rows {
+            quiet.remove(&peer);
+            set_gauges(component, &peer, count, now.saturating_sub(oldest));
+        }
+        for peer in quiet {
+            set_gauges(component, &peer, 0, 0);
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn set_gauges(component: &'static str, peer: &str, rows: i64, age_millis: i64) {
+    let labels = [("component", component.to_owned()), ("peer", peer.to_owned())];
+    metrics::gauge!("aldis_outbox_rows", &labels).set(rows as f64);
+    metrics::gauge!("aldis_outbox_oldest_seconds", &labels).set(age_millis.max(0) as f64 / 1000.0);
+}
+
+/// Lets the author of a change wait for its effects on our own services.
+#[derive(Debug)]
+pub struct Delivery {
+    waiting: Vec<oneshot::Receiver<()>>,
+}
+
+impl Delivery {
+    /// Waits until every row for our own services was delivered; `false` when that takes longer than `timeout`, in
+    /// which case they still will be.
+    pub async fn local(self, timeout: Duration) -> bool {
+        let all = async {
+            for row in self.waiting {
+                if row.await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(timeout, all).await.unwrap_or(false)
+    }
+}

@@ -1,0 +1,345 @@
+//! The relay to one backend: a long-lived stream with a window, in order per lane.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use aldis_peers::{PeerError, Peers};
+use aldis_proto::{
+    convert::bytes_of,
+    federation::v1::{
+        Batch, DeliverRequest, DeliverResponse, Open, Outcome,
+        conversations_delivery_client::ConversationsDeliveryClient, deliver_request, deliver_response, outcome,
+        users_delivery_client::UsersDeliveryClient,
+    },
+    metadata,
+};
+use aldis_storage::StoreError;
+use aldis_types::Domain;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, Streaming, metadata::AsciiMetadataValue};
+
+use crate::{
+    event_id,
+    outbox::{Component, Outbox, Relays},
+    window::{Backoff, MAX_BYTES, MAX_ROWS, Row},
+};
+
+/// How long a peer may take to answer the opening of a stream.
+const OPENING: Duration = Duration::from_secs(15);
+/// How long a peer may leave envelopes unanswered before the stream is opened anew.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Pauses of a lane after its peer said "not now", "there is a gap", or "I don't know this kind".
+const DEFERRED: Duration = Duration::from_millis(250);
+const GAP: Duration = Duration::from_millis(50);
+const UNSUPPORTED: Duration = Duration::from_secs(60);
+/// A silent wait still ends now and then, so that a lost wake-up cannot last.
+const SAFETY: Duration = Duration::from_secs(60);
+
+type Lane = [u8; 16];
+type Answers = Streaming<DeliverResponse>;
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("peer")]
+    Peer(#[from] PeerError),
+    #[error("the peer closed the stream")]
+    Closed,
+    #[error("the peer did not answer in time")]
+    Silent,
+    #[error("the policy denies the peer")]
+    Denied,
+    #[error("a newer relay has taken over (epoch {0})")]
+    Fenced(u64),
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(&'static str),
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+/// Runs for as long as it is polled.
+pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, wake: Arc<Notify>) {
+    let component = outbox.shared.component.as_str();
+    let mut backoff = Backoff::new();
+    loop {
+        match outbox.has_rows(domain.as_str()).await {
+            Ok(true) => {}
+            Ok(false) => {
+                // A lost wake-up is not expected; the bound keeps it from mattering.
+                let _ = tokio::time::timeout(SAFETY, wake.notified()).await;
+                continue;
+            }
+            Err(error) => {
+                tracing::error!(%error, "reading the outbox failed");
+                backoff.pause().await;
+                continue;
+            }
+        }
+        wait_until_allowed(&relays, &domain).await;
+        let mut stream = Stream::new(&outbox, &relays, &domain);
+        let ended = stream.run(&wake, &mut backoff).await;
+        metrics::counter!("aldis_outbox_streams_ended_total", "component" => component).increment(1);
+        match ended {
+            Ended::Fenced(epoch) => {
+                tracing::error!(peer.domain = %domain, epoch, "another relay with a newer epoch has taken over; stopping");
+                return;
+            }
+            ended => tracing::info!(peer.domain = %domain, component, reason = %chain(&ended), "delivery stream ended"),
+        }
+        backoff.pause().await;
+    }
+}
+
+fn chain(error: &Ended) -> String {
+    match error {
+        Ended::Peer(peer) => peer.to_string(),
+        Ended::Store(store) => format!("store: {store}"),
+        other => other.to_string(),
+    }
+}
+
+async fn wait_until_allowed(relays: &Relays, domain: &Domain) {
+    let mut changes = relays.policy.changes();
+    while !relays.policy.allows(domain) {
+        // A policy that has grown too old recovers without a change of version, hence the bound.
+        let _ = tokio::time::timeout(Duration::from_secs(5), changes.changed()).await;
+    }
+}
+
+/// One stream and what is on its way in it.
+struct Stream<'a> {
+    outbox: &'a Outbox,
+    relays: &'a Relays,
+    domain: &'a Domain,
+    /// Rows up to here were read in this pass.
+    cursor: i64,
+    /// By lane and sequence.
+    in_flight: HashMap<(Lane, u64), (i64, usize)>,
+    in_flight_bytes: usize,
+    /// Lanes that wait, until when.
+    waiting: HashMap<Lane, Instant>,
+    /// Rows that are answered but may still be in the table.
+    removed: HashSet<i64>,
+    last_answer: Instant,
+}
+
+impl<'a> Stream<'a> {
+    fn new(outbox: &'a Outbox, relays: &'a Relays, domain: &'a Domain) -> Self {
+        Self {
+            outbox,
+            relays,
+            domain,
+            cursor: 0,
+            in_flight: HashMap::new(),
+            in_flight_bytes: 0,
+            waiting: HashMap::new(),
+            removed: HashSet::new(),
+            last_answer: Instant::now(),
+        }
+    }
+
+    async fn run(&mut self, wake: &Notify, backoff: &mut Backoff) -> Ended {
+        match self.run_inner(wake, backoff).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    async fn run_inner(&mut self, wake: &Notify, backoff: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
+        let (sender, mut answers) = self.open().await?;
+        backoff.reset();
+        let mut changes = self.relays.policy.changes();
+        loop {
+            self.fill(&sender).await?;
+            let deadline = self.next_deadline();
+            tokio::select! {
+                answer = answers.message() => {
+                    let answer = answer.map_err(|status| PeerError::from_status(self.domain, &status))?;
+                    self.answered(answer.ok_or(Ended::Closed)?).await?;
+                }
+                () = wake.notified() => {}
+                _ = changes.changed() => {
+                    if !self.relays.policy.allows(self.domain) {
+                        return Err(Ended::Denied);
+                    }
+                }
+                () = tokio::time::sleep_until(deadline) => self.woken(Instant::now())?,
+            }
+        }
+    }
+
+    /// Opens the stream; an answer to the opening shows that the peer's service is there.
+    async fn open(&self) -> Result<(mpsc::Sender<DeliverRequest>, Answers), Ended> {
+        let shared = &self.outbox.shared;
+        let (sender, receiver) = mpsc::channel(4);
+        let open = Open {
+            incarnation: shared.incarnation.to_vec().into(),
+            component: shared.component.as_str().to_owned(),
+            shard: 0,
+            epoch: shared.epoch,
+        };
+        let open = DeliverRequest { content: Some(deliver_request::Content::Open(open)) };
+        sender.try_send(open).map_err(|_| Ended::Closed)?;
+        let mut request = Request::new(ReceiverStream::new(receiver));
+        if let Ok(value) = AsciiMetadataValue::try_from(self.domain.as_str()) {
+            request.metadata_mut().insert(metadata::TARGET_DOMAIN, value);
+        }
+        let opening = async {
+            let mut answers = call(&self.relays.peers, shared.component, request)
+                .await
+                .map_err(|status| PeerError::from_status(self.domain, &status))?;
+            let first = answers.message().await.map_err(|status| PeerError::from_status(self.domain, &status))?;
+            match first.and_then(|answer| answer.content) {
+                Some(deliver_response::Content::Opened(_)) => Ok(answers),
+                Some(deliver_response::Content::Fenced(fenced)) => Err(Ended::Fenced(fenced.epoch)),
+                Some(deliver_response::Content::Outcomes(_)) => Err(Ended::Protocol("outcomes before opened")),
+                None => Err(Ended::Closed),
+            }
+        };
+        let answers = tokio::time::timeout(OPENING, opening).await.map_err(|_| Ended::Silent)??;
+        Ok((sender, answers))
+    }
+
+    /// Sends what the window takes.
+    async fn fill(&mut self, sender: &mpsc::Sender<DeliverRequest>) -> Result<(), Ended> {
+        while self.in_flight.len() < MAX_ROWS && (self.in_flight_bytes < MAX_BYTES || self.in_flight.is_empty()) {
+            let room = MAX_ROWS - self.in_flight.len();
+            let bytes = MAX_BYTES.saturating_sub(self.in_flight_bytes);
+            let rows = self.outbox.next_rows(self.domain.as_str(), self.cursor, room, bytes).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            if self.in_flight_bytes + rows[0].body.len() > MAX_BYTES && !self.in_flight.is_empty() {
+                return Ok(());
+            }
+            self.cursor = last.id;
+            let envelopes: Vec<_> = rows.into_iter().filter_map(|row| self.envelope(row)).collect();
+            if envelopes.is_empty() {
+                continue;
+            }
+            let batch = DeliverRequest { content: Some(deliver_request::Content::Batch(Batch { envelopes })) };
+            tokio::time::timeout(SILENCE, sender.send(batch))
+                .await
+                .map_err(|_| Ended::Silent)?
+                .map_err(|_| Ended::Closed)?;
+        }
+        Ok(())
+    }
+
+    /// The envelope for a row, unless the row is on its way, answered already, or its lane waits.
+    fn envelope(&mut self, row: Row) -> Option<aldis_proto::federation::v1::Envelope> {
+        let key = (row.lane, row.sequence);
+        if self.in_flight.contains_key(&key) || self.removed.contains(&row.id) || self.waiting.contains_key(&row.lane) {
+            return None;
+        }
+        if self.in_flight.is_empty() {
+            self.last_answer = Instant::now();
+        }
+        self.in_flight_bytes += row.body.len();
+        self.in_flight.insert(key, (row.id, row.body.len()));
+        let shared = &self.outbox.shared;
+        let component = shared.component.as_str();
+        let id = event_id(&shared.domain, &shared.incarnation, component, &row.lane, row.sequence);
+        Some(aldis_proto::federation::v1::Envelope {
+            lane: row.lane.to_vec().into(),
+            sequence: row.sequence,
+            previous: row.sequence.saturating_sub(1),
+            event_id: bytes_of(id),
+            kind: row.kind,
+            body: row.body,
+            traceparent: row.trace,
+        })
+    }
+
+    async fn answered(&mut self, answer: DeliverResponse) -> Result<(), Ended> {
+        self.last_answer = Instant::now();
+        let outcomes = match answer.content {
+            Some(deliver_response::Content::Outcomes(outcomes)) => outcomes.outcomes,
+            Some(deliver_response::Content::Fenced(fenced)) => return Err(Ended::Fenced(fenced.epoch)),
+            Some(deliver_response::Content::Opened(_)) => return Err(Ended::Protocol("opened twice")),
+            None => return Ok(()),
+        };
+        let mut delivered = Vec::with_capacity(outcomes.len());
+        for outcome in outcomes {
+            delivered.extend(self.outcome(outcome).await?);
+        }
+        metrics::counter!("aldis_outbox_delivered_total", "component" => self.outbox.shared.component.as_str())
+            .increment(delivered.len() as u64);
+        self.removed.extend(&delivered);
+        if self.removed.len() > 16 * MAX_ROWS {
+            // Rows far behind the cursor are not read again; those near it are gone from the table long since.
+            self.removed.clear();
+            self.removed.extend(&delivered);
+        }
+        self.outbox.remove(delivered);
+        Ok(())
+    }
+
+    /// Notes one outcome; gives the row's id when it is done with.
+    async fn outcome(&mut self, outcome: Outcome) -> Result<Option<i64>, Ended> {
+        let lane = Lane::try_from(outcome.lane.as_ref()).map_err(|_| Ended::Protocol("malformed lane"))?;
+        let Some((id, bytes)) = self.in_flight.remove(&(lane, outcome.sequence)) else { return Ok(None) };
+        self.in_flight_bytes -= bytes;
+        match outcome.result.ok_or(Ended::Protocol("outcome without result"))? {
+            outcome::Result::Applied(_) => return Ok(Some(id)),
+            outcome::Result::Gap(gap) if gap.last >= outcome.sequence => return Ok(Some(id)),
+            outcome::Result::Rejected(rejected) => {
+                tracing::warn!(peer.domain = %self.domain, error.label = %rejected.label, "an event was refused for good");
+                self.outbox.bury(id, &rejected.label).await?;
+                self.removed.insert(id);
+            }
+            outcome::Result::Gap(_) => self.pause_lane(lane, GAP),
+            outcome::Result::Deferred(_) => self.pause_lane(lane, DEFERRED),
+            outcome::Result::Unsupported(unsupported) => {
+                tracing::warn!(peer.domain = %self.domain, kind = unsupported.kind, "the peer does not know this kind yet");
+                self.pause_lane(lane, UNSUPPORTED);
+            }
+        }
+        Ok(None)
+    }
+
+    fn pause_lane(&mut self, lane: Lane, pause: Duration) {
+        let until = Instant::now() + pause;
+        let entry = self.waiting.entry(lane).or_insert(until);
+        *entry = (*entry).max(until);
+    }
+
+    /// When something has to be done even if nothing is heard.
+    fn next_deadline(&self) -> Instant {
+        let lanes = self.waiting.values().min().copied();
+        let silence = (!self.in_flight.is_empty()).then(|| self.last_answer + SILENCE);
+        let safety = Instant::now() + SAFETY;
+        [lanes, silence, Some(safety)].into_iter().flatten().min().unwrap_or(safety)
+    }
+
+    /// Frees lanes whose pause is over, and reads from the start again for their sake.
+    fn woken(&mut self, now: Instant) -> Result<(), Ended> {
+        if !self.in_flight.is_empty() && now >= self.last_answer + SILENCE {
+            return Err(Ended::Silent);
+        }
+        let before = self.waiting.len();
+        self.waiting.retain(|_, until| *until > now);
+        if self.waiting.len() < before {
+            self.cursor = 0;
+        }
+        Ok(())
+    }
+}
+
+async fn call(
+    peers: &Peers,
+    component: Component,
+    request: Request<ReceiverStream<DeliverRequest>>,
+) -> Result<Answers, Status> {
+    let channel = peers.channel();
+    let answers = match component {
+        Component::Users => UsersDeliveryClient::new(channel).deliver(request).await?,
+        Component::Conversations => ConversationsDeliveryClient::new(channel).deliver(request).await?,
+    };
+    Ok(answers.into_inner())
+}

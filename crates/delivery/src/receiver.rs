@@ -1,0 +1,434 @@
+//! The receiving side: every envelope once in effect, in the order of its lane.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use aldis_peers::{Origin, Policy};
+use aldis_proto::federation::v1::{
+    Applied, Batch, Deferred, DeliverRequest, DeliverResponse, Fenced, Gap, Open, Opened, Outcome, Outcomes, Rejected,
+    Unsupported, conversations_delivery_server, deliver_request, deliver_response, outcome, users_delivery_server,
+};
+use aldis_storage::{Db, StoreError};
+use aldis_types::{Domain, EventId};
+use async_trait::async_trait;
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{event_id, outbox::Component, schema::Statements, window::MAX_ROWS};
+
+/// How long a peer may take to say what it opens.
+const OPENING: Duration = Duration::from_secs(15);
+/// Positions kept in memory per origin.
+const MAX_CACHED_LANES: usize = 100_000;
+
+/// An event of another backend, next in its lane.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// A conversation id or a user id of the origin.
+    pub lane: [u8; 16],
+    /// Its place in the lane.
+    pub sequence: u64,
+    /// The place of the one before it.
+    pub previous: u64,
+    /// Unique for this event.
+    pub event_id: EventId,
+    /// Which change it is.
+    pub kind: u32,
+    /// The encoded `UsersEvent` or `ConversationEvent`.
+    pub body: Bytes,
+    /// W3C trace context, when the origin traces it.
+    pub traceparent: Option<String>,
+}
+
+/// What became of an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in effect and durable, its position too.
+    Applied,
+    /// Its kind is not known here.
+    Unsupported,
+    /// It will never be applied; its position is advanced all the same. The label says why.
+    Rejected(&'static str),
+    /// It cannot be applied right now.
+    Deferred,
+}
+
+/// What a service does with the events of other backends.
+#[async_trait]
+pub trait Receive: Send + Sync {
+    /// Applies envelopes of one origin, in order; each was checked to be the next of its lane, provided that those
+    /// before it are applied. Gives one verdict each, in order.
+    ///
+    /// For every `Applied` and `Rejected` the position is advanced durably: with the effect, in the same job, or after
+    /// an effect that is idempotent. After any other verdict, later envelopes of that lane are not applied but
+    /// `Deferred`.
+    async fn receive(&self, origin: &Origin, envelopes: Vec<Envelope>, positions: &Positions) -> Vec<Verdict>;
+}
+
+/// Where the lanes of one origin stand.
+#[derive(Clone)]
+pub struct Positions {
+    sql: Arc<Statements>,
+    origin: Domain,
+    incarnation: [u8; 16],
+}
+
+impl Positions {
+    /// Moves a lane on, inside the write job of the effect. Fails, and so undoes the job, when the lane does not stand
+    /// right before the envelope.
+    pub fn advance(&self, tx: &Connection, envelope: &Envelope) -> Result<(), StoreError> {
+        let changed = tx.prepare_cached(&self.sql.advance)?.execute(params![
+            self.origin.as_str(),
+            self.incarnation.as_slice(),
+            envelope.lane.as_slice(),
+            envelope.sequence.cast_signed(),
+            envelope.previous.cast_signed()
+        ])?;
+        if changed == 1 { Ok(()) } else { Err(StoreError::Corrupt("received")) }
+    }
+}
+
+/// The server for the lanes of users.
+pub fn users_server(
+    domain: Domain,
+    db: Db,
+    policy: Policy,
+    receive: Arc<dyn Receive>,
+) -> users_delivery_server::UsersDeliveryServer<impl users_delivery_server::UsersDelivery> {
+    users_delivery_server::UsersDeliveryServer::new(Server::new(Component::Users, domain, db, policy, receive))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The server for the lanes of conversations.
+pub fn conversations_server(
+    domain: Domain,
+    db: Db,
+    policy: Policy,
+    receive: Arc<dyn Receive>,
+) -> conversations_delivery_server::ConversationsDeliveryServer<impl conversations_delivery_server::ConversationsDelivery>
+{
+    let server = Server::new(Component::Conversations, domain, db, policy, receive);
+    conversations_delivery_server::ConversationsDeliveryServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// A batch is at most 4 MiB unless it is a single envelope, which is at most one message of 40 MiB and its frame.
+const MAX_MESSAGE_BYTES: usize = 48 * 1024 * 1024;
+
+type Answers = mpsc::Sender<Result<DeliverResponse, Status>>;
+
+#[derive(Clone)]
+struct Server {
+    component: Component,
+    domain: Domain,
+    db: Db,
+    policy: Policy,
+    receive: Arc<dyn Receive>,
+    sql: Arc<Statements>,
+    origins: Arc<Mutex<HashMap<Domain, Arc<OriginState>>>>,
+}
+
+/// What all streams of one origin share: one of them at a time applies, and only the newest.
+#[derive(Default)]
+struct OriginState {
+    newest: AtomicU64,
+    lanes: tokio::sync::Mutex<Lanes>,
+}
+
+#[derive(Default)]
+struct Lanes {
+    incarnation: [u8; 16],
+    last: HashMap<[u8; 16], u64>,
+}
+
+impl Server {
+    fn new(component: Component, domain: Domain, db: Db, policy: Policy, receive: Arc<dyn Receive>) -> Self {
+        let sql = Arc::new(Statements::new(component.as_str()));
+        Self { component, domain, db, policy, receive, sql, origins: Arc::default() }
+    }
+
+    fn accept(
+        &self,
+        request: Request<Streaming<DeliverRequest>>,
+    ) -> Result<Response<ReceiverStream<Result<DeliverResponse, Status>>>, Status> {
+        let origin = Origin::of(&request)?;
+        self.policy.admit(&origin)?;
+        if *origin.domain() == self.domain {
+            return Err(Status::permission_denied("a backend does not deliver to itself"));
+        }
+        let (answers, receiver) = mpsc::channel(4);
+        let server = self.clone();
+        tokio::spawn(async move {
+            if let Err(status) = server.serve(&origin, request.into_inner(), &answers).await {
+                tracing::debug!(peer.domain = %origin.domain(), grpc.code = ?status.code(), "delivery stream ended");
+                // The peer may be gone already.
+                let _ = answers.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn serve(
+        &self,
+        origin: &Origin,
+        mut requests: Streaming<DeliverRequest>,
+        answers: &Answers,
+    ) -> Result<(), Status> {
+        let first = tokio::time::timeout(OPENING, requests.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("nothing was opened"))??;
+        let Some(deliver_request::Content::Open(open)) = first.and_then(|request| request.content) else {
+            return Err(Status::invalid_argument("a stream starts with open"));
+        };
+        let Some((positions, state, number)) = self.open(origin, open, answers).await? else { return Ok(()) };
+        let mut changes = self.policy.changes();
+        loop {
+            let request = tokio::select! {
+                request = requests.message() => request?,
+                _ = changes.changed() => {
+                    self.policy.admit(origin)?;
+                    continue;
+                }
+            };
+            match request.map(|request| request.content) {
+                None => return Ok(()),
+                Some(Some(deliver_request::Content::Batch(batch))) => {
+                    let Some(outcomes) = self.batch(origin, &positions, &state, number, batch).await? else {
+                        return Ok(());
+                    };
+                    answer(answers, deliver_response::Content::Outcomes(Outcomes { outcomes })).await?;
+                }
+                Some(_) => return Err(Status::invalid_argument("a batch is expected")),
+            }
+        }
+    }
+
+    /// Checks the epoch and makes this the newest stream of its origin. `None` when it was fenced off.
+    async fn open(
+        &self,
+        origin: &Origin,
+        open: Open,
+        answers: &Answers,
+    ) -> Result<Option<(Positions, Arc<OriginState>, u64)>, Status> {
+        let incarnation = <[u8; 16]>::try_from(open.incarnation.as_ref())
+            .map_err(|_| Status::invalid_argument("an incarnation has 16 bytes"))?;
+        if open.component != self.component.as_str() {
+            return Err(Status::invalid_argument("the stream is of another component"));
+        }
+        if let Some(epoch) = self.raise_epoch(origin, incarnation, open.epoch).await.map_err(store_failed)? {
+            answer(answers, deliver_response::Content::Fenced(Fenced { epoch })).await?;
+            return Ok(None);
+        }
+        let state = {
+            let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+            origins.entry(origin.domain().clone()).or_default().clone()
+        };
+        let number = state.newest.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut lanes = state.lanes.lock().await;
+        if lanes.incarnation != incarnation {
+            *lanes = Lanes { incarnation, last: HashMap::new() };
+        }
+        drop(lanes);
+        answer(answers, deliver_response::Content::Opened(Opened {})).await?;
+        let positions = Positions { sql: self.sql.clone(), origin: origin.domain().clone(), incarnation };
+        Ok(Some((positions, state, number)))
+    }
+
+    /// `Some(epoch)` when a higher epoch was seen.
+    async fn raise_epoch(&self, origin: &Origin, incarnation: [u8; 16], epoch: u64) -> Result<Option<u64>, StoreError> {
+        let sql = self.sql.clone();
+        let origin = origin.domain().clone();
+        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+        self.db
+            .write(move |tx| {
+                let key = (origin.as_str(), incarnation.as_slice());
+                let raised = tx.prepare_cached(&sql.raise_epoch)?.execute(params![key.0, key.1, epoch])?;
+                if raised == 1 {
+                    return Ok(None);
+                }
+                let seen: i64 = tx.prepare_cached(&sql.epoch)?.query_row(params![key.0, key.1], |row| row.get(0))?;
+                Ok(Some(seen.cast_unsigned()))
+            })
+            .await
+    }
+
+    /// Applies a batch; `None` when a newer stream of the origin has taken over.
+    async fn batch(
+        &self,
+        origin: &Origin,
+        positions: &Positions,
+        state: &OriginState,
+        number: u64,
+        batch: Batch,
+    ) -> Result<Option<Vec<Outcome>>, Status> {
+        if batch.envelopes.len() > MAX_ROWS {
+            return Err(Status::invalid_argument("too many envelopes in a batch"));
+        }
+        let envelopes = batch
+            .envelopes
+            .into_iter()
+            .map(|envelope| read_envelope(envelope, origin, positions, self.component))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut lanes = state.lanes.lock().await;
+        if state.newest.load(Ordering::SeqCst) != number || lanes.incarnation != positions.incarnation {
+            return Ok(None);
+        }
+        self.load(positions, &mut lanes, &envelopes).await.map_err(store_failed)?;
+        let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(envelopes.len());
+        let mut next = Vec::with_capacity(envelopes.len());
+        // Where each lane will stand if everything before is applied.
+        let mut expected: HashMap<[u8; 16], u64> = HashMap::new();
+        for envelope in envelopes {
+            let last = lanes.last.get(&envelope.lane).copied().unwrap_or(0);
+            let standing = expected.entry(envelope.lane).or_insert(last);
+            if envelope.sequence <= last {
+                outcomes.push(Some(outcome(&envelope, outcome::Result::Applied(Applied {}))));
+            } else if envelope.previous == *standing && envelope.sequence > envelope.previous {
+                *standing = envelope.sequence;
+                outcomes.push(None);
+                next.push(envelope);
+            } else {
+                outcomes.push(Some(outcome(&envelope, outcome::Result::Gap(Gap { last }))));
+            }
+        }
+        let mut decided = self.decide(origin, positions, &mut lanes, next).await.into_iter();
+        Ok(Some(outcomes.into_iter().filter_map(|known| known.or_else(|| decided.next())).collect()))
+    }
+
+    /// Hands envelopes to the service and notes how far each lane got.
+    async fn decide(
+        &self,
+        origin: &Origin,
+        positions: &Positions,
+        lanes: &mut Lanes,
+        envelopes: Vec<Envelope>,
+    ) -> Vec<Outcome> {
+        if envelopes.is_empty() {
+            return Vec::new();
+        }
+        let mut verdicts = self.receive.receive(origin, envelopes.clone(), positions).await;
+        verdicts.resize(envelopes.len(), Verdict::Deferred);
+        let mut applied = 0;
+        let outcomes = envelopes.iter().zip(verdicts).map(|(envelope, verdict)| {
+            let result = match verdict {
+                Verdict::Applied => {
+                    applied += 1;
+                    outcome::Result::Applied(Applied {})
+                }
+                Verdict::Rejected(label) => outcome::Result::Rejected(Rejected { label: label.to_owned() }),
+                Verdict::Unsupported => outcome::Result::Unsupported(Unsupported { kind: envelope.kind }),
+                Verdict::Deferred => outcome::Result::Deferred(Deferred {}),
+            };
+            if matches!(verdict, Verdict::Applied | Verdict::Rejected(_)) {
+                lanes.last.insert(envelope.lane, envelope.sequence);
+            }
+            outcome(envelope, result)
+        });
+        let outcomes = outcomes.collect();
+        metrics::counter!("aldis_delivery_applied_total", "component" => self.component.as_str()).increment(applied);
+        outcomes
+    }
+
+    /// Reads the positions of the lanes that are not in memory.
+    async fn load(&self, positions: &Positions, lanes: &mut Lanes, batch: &[Envelope]) -> Result<(), StoreError> {
+        if lanes.last.len() > MAX_CACHED_LANES {
+            lanes.last.clear();
+        }
+        let mut unknown: Vec<_> =
+            batch.iter().map(|envelope| envelope.lane).filter(|lane| !lanes.last.contains_key(lane)).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let (sql, origin, incarnation) = (self.sql.clone(), positions.origin.clone(), positions.incarnation);
+        let found = self.db.read(move |tx| {
+            let mut query = tx.prepare_cached(&sql.position)?;
+            let mut found = Vec::with_capacity(unknown.len());
+            for lane in unknown {
+                let last: Option<i64> = query
+                    .query_row(params![origin.as_str(), incarnation.as_slice(), lane.as_slice()], |row| row.get(0))
+                    .optional()?;
+                found.push((lane, last.unwrap_or(0).cast_unsigned()));
+            }
+            Ok(found)
+        });
+        lanes.last.extend(found.await?);
+        Ok(())
+    }
+}
+
+fn outcome(envelope: &Envelope, result: outcome::Result) -> Outcome {
+    Outcome { lane: envelope.lane.to_vec().into(), sequence: envelope.sequence, result: Some(result) }
+}
+
+fn read_envelope(
+    envelope: aldis_proto::federation::v1::Envelope,
+    origin: &Origin,
+    positions: &Positions,
+    component: Component,
+) -> Result<Envelope, Status> {
+    let lane =
+        <[u8; 16]>::try_from(envelope.lane.as_ref()).map_err(|_| Status::invalid_argument("a lane has 16 bytes"))?;
+    if i64::try_from(envelope.sequence).is_err() || envelope.traceparent.as_ref().is_some_and(|text| text.len() > 128) {
+        return Err(Status::invalid_argument("a field of an envelope is out of range"));
+    }
+    // The id is what makes an event unique in our queues: a peer must not be able to choose it.
+    let id = event_id(origin.domain(), &positions.incarnation, component.as_str(), &lane, envelope.sequence);
+    if envelope.event_id.as_ref() != id.as_bytes() {
+        return Err(Status::invalid_argument("an event id does not follow from its place"));
+    }
+    Ok(Envelope {
+        lane,
+        sequence: envelope.sequence,
+        previous: envelope.previous,
+        event_id: id,
+        kind: envelope.kind,
+        body: envelope.body,
+        traceparent: envelope.traceparent,
+    })
+}
+
+fn store_failed(error: StoreError) -> Status {
+    tracing::error!(%error, "receiving events failed");
+    Status::unavailable("the store failed")
+}
+
+async fn answer(answers: &Answers, content: deliver_response::Content) -> Result<(), Status> {
+    answers
+        .send(Ok(DeliverResponse { content: Some(content) }))
+        .await
+        .map_err(|_| Status::cancelled("the peer is gone"))
+}
+
+#[async_trait]
+impl users_delivery_server::UsersDelivery for Server {
+    type DeliverStream = ReceiverStream<Result<DeliverResponse, Status>>;
+
+    async fn deliver(
+        &self,
+        request: Request<Streaming<DeliverRequest>>,
+    ) -> Result<Response<Self::DeliverStream>, Status> {
+        self.accept(request)
+    }
+}
+
+#[async_trait]
+impl conversations_delivery_server::ConversationsDelivery for Server {
+    type DeliverStream = ReceiverStream<Result<DeliverResponse, Status>>;
+
+    async fn deliver(
+        &self,
+        request: Request<Streaming<DeliverRequest>>,
+    ) -> Result<Response<Self::DeliverStream>, Status> {
+        self.accept(request)
+    }
+}

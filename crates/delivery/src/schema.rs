@@ -1,0 +1,106 @@
+//! Tables and statements, one set per component.
+
+/// The tables of a component's outbox and of what it received: one migration step of the service.
+///
+/// | table | partition | holds |
+/// |---|---|---|
+/// | `…_outbox` | peer | rows on their way, in order of commit |
+/// | `…_outbox_lanes` | peer | the last sequence given in each lane |
+/// | `…_outbox_dead` | peer | rows that the peer refused for good |
+/// | `…_outbox_store` | – | incarnation of this store and epoch of its relay |
+/// | `…_received` | origin | the last sequence applied in each lane |
+/// | `…_received_epochs` | origin | the highest epoch seen |
+#[macro_export]
+macro_rules! schema {
+    ($component:literal) => {
+        concat!(
+            "CREATE TABLE ",
+            $component,
+            "_outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, peer TEXT NOT NULL, lane BLOB NOT NULL, \
+             sequence INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL, created INTEGER NOT NULL, trace TEXT);",
+            "CREATE INDEX ",
+            $component,
+            "_outbox_by_peer ON ",
+            $component,
+            "_outbox (peer, id);",
+            "CREATE TABLE ",
+            $component,
+            "_outbox_lanes (peer TEXT NOT NULL, lane BLOB NOT NULL, last INTEGER NOT NULL, \
+             PRIMARY KEY (peer, lane)) WITHOUT ROWID;",
+            "CREATE TABLE ",
+            $component,
+            "_outbox_dead (id INTEGER PRIMARY KEY, peer TEXT NOT NULL, lane BLOB NOT NULL, sequence INTEGER NOT NULL, \
+             kind INTEGER NOT NULL, body BLOB NOT NULL, created INTEGER NOT NULL, reason TEXT NOT NULL, \
+             died INTEGER NOT NULL);",
+            "CREATE TABLE ",
+            $component,
+            "_outbox_store (one INTEGER PRIMARY KEY CHECK (one = 1), incarnation BLOB NOT NULL, epoch INTEGER NOT NULL);",
+            "CREATE TABLE ",
+            $component,
+            "_received (origin TEXT NOT NULL, incarnation BLOB NOT NULL, lane BLOB NOT NULL, last INTEGER NOT NULL, \
+             PRIMARY KEY (origin, incarnation, lane)) WITHOUT ROWID;",
+            "CREATE TABLE ",
+            $component,
+            "_received_epochs (origin TEXT NOT NULL, incarnation BLOB NOT NULL, epoch INTEGER NOT NULL, \
+             PRIMARY KEY (origin, incarnation)) WITHOUT ROWID;"
+        )
+    };
+}
+
+/// Statements with the component's table names filled in.
+#[derive(Debug)]
+pub(crate) struct Statements {
+    pub(crate) next_in_lane: String,
+    pub(crate) insert: String,
+    pub(crate) batch: String,
+    pub(crate) any: String,
+    pub(crate) peers: String,
+    pub(crate) delete: String,
+    pub(crate) bury: String,
+    pub(crate) depth: String,
+    pub(crate) advance: String,
+    pub(crate) position: String,
+    pub(crate) raise_epoch: String,
+    pub(crate) epoch: String,
+    pub(crate) open_store: String,
+}
+
+impl Statements {
+    pub(crate) fn new(c: &str) -> Self {
+        Self {
+            next_in_lane: format!(
+                "INSERT INTO {c}_outbox_lanes (peer, lane, last) VALUES (?1, ?2, 1) \
+                 ON CONFLICT (peer, lane) DO UPDATE SET last = last + 1 RETURNING last"
+            ),
+            insert: format!(
+                "INSERT INTO {c}_outbox (peer, lane, sequence, kind, body, created, trace) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+            ),
+            batch: format!(
+                "SELECT id, lane, sequence, kind, body, trace FROM {c}_outbox WHERE peer = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+            ),
+            any: format!("SELECT EXISTS (SELECT 1 FROM {c}_outbox WHERE peer = ?1)"),
+            peers: format!("SELECT DISTINCT peer FROM {c}_outbox"),
+            delete: format!("DELETE FROM {c}_outbox WHERE id = ?1"),
+            bury: format!(
+                "INSERT INTO {c}_outbox_dead (id, peer, lane, sequence, kind, body, created, reason, died) \
+                 SELECT id, peer, lane, sequence, kind, body, created, ?2, ?3 FROM {c}_outbox WHERE id = ?1 \
+                 ON CONFLICT (id) DO NOTHING"
+            ),
+            depth: format!("SELECT peer, count(*), min(created) FROM {c}_outbox GROUP BY peer"),
+            advance: format!(
+                "INSERT INTO {c}_received (origin, incarnation, lane, last) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (origin, incarnation, lane) DO UPDATE SET last = excluded.last WHERE last = ?5"
+            ),
+            position: format!("SELECT last FROM {c}_received WHERE origin = ?1 AND incarnation = ?2 AND lane = ?3"),
+            raise_epoch: format!(
+                "INSERT INTO {c}_received_epochs (origin, incarnation, epoch) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (origin, incarnation) DO UPDATE SET epoch = excluded.epoch WHERE epoch <= excluded.epoch"
+            ),
+            epoch: format!("SELECT epoch FROM {c}_received_epochs WHERE origin = ?1 AND incarnation = ?2"),
+            open_store: format!(
+                "INSERT INTO {c}_outbox_store (one, incarnation, epoch) VALUES (1, ?1, 1) \
+                 ON CONFLICT (one) DO UPDATE SET epoch = epoch + 1 RETURNING incarnation, epoch"
+            ),
+        }
+    }
+}
