@@ -13,11 +13,13 @@ mod outbox;
 mod peer;
 mod receiver;
 mod schema;
+mod trace;
 mod window;
 
 pub use event_id::{derive_event_id, event_id};
 pub use outbox::{Appended, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays};
 pub use receiver::{Envelope, Positions, Receive, Verdict, conversations_server, users_server};
+pub use trace::continue_trace;
 
 #[cfg(test)]
 mod tests;

@@ -143,6 +143,9 @@ fn notifications_of(outbox: &Outbox, row: &Row) -> Vec<Notification> {
     let id = row_event_id(outbox, LocalService::Notifications, row);
     for (index, notification) in (0..).zip(&mut request.notifications) {
         notification.event_id = aldis_proto::convert::bytes_of(derive_event_id(id, index));
+        if notification.traceparent.is_none() {
+            notification.traceparent.clone_from(&row.trace);
+        }
     }
     request.notifications
 }

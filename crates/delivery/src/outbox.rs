@@ -108,6 +108,7 @@ pub struct Appended {
 #[derive(Clone)]
 pub struct Outbox {
     pub(crate) shared: Arc<Shared>,
+    trace: Option<Arc<str>>,
 }
 
 pub(crate) struct Shared {
@@ -203,7 +204,13 @@ impl Outbox {
             new_backends,
             arrivals: Mutex::new(Some(arrivals)),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), trace: None })
+    }
+
+    /// This outbox for a change of the current span: rows that it appends carry the span's trace to whoever gets them.
+    #[must_use]
+    pub fn traced(&self) -> Self {
+        Self { shared: self.shared.clone(), trace: crate::trace::current() }
     }
 
     /// Appends rows, in order, inside the write job of the change that they tell of.
@@ -220,7 +227,7 @@ impl Outbox {
                 Peer::Backend(_) => next_in_lane.query_row(params![key, lane], |row| row.get(0))?,
                 Peer::Service(_) => 0,
             };
-            insert.execute(params![key, lane, sequence, item.kind, item.body.as_ref(), now, None::<&str>])?;
+            insert.execute(params![key, lane, sequence, item.kind, item.body.as_ref(), now, self.trace.as_deref()])?;
             match &item.peer {
                 Peer::Backend(domain) => {
                     appended.backends.insert(domain.clone());
