@@ -1,5 +1,15 @@
 //! Process start: configuration, telemetry, listeners, TLS, shutdown, and the seams for time and randomness.
 
+pub mod channel;
+pub mod config;
+pub mod listen;
+pub mod operations;
 mod seams;
+pub mod shutdown;
+pub mod telemetry;
+pub mod workload;
+
+#[cfg(test)]
+mod tests;
 
 pub use seams::{Clock, ManualClock, Random, SharedClock, SharedRandom, SystemClock, SystemRandom};

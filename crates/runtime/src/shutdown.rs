@@ -1,0 +1,105 @@
+//! The life of a process: it runs until it is told to stop or one of its parts ends by itself, then drains.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Why a process ended though nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// A part of the process, without which it must not go on, ended or panicked.
+    #[error("`{0}` ended unexpectedly")]
+    Part(String),
+    /// Signals cannot be received.
+    #[error("signals")]
+    Signals(#[from] io::Error),
+}
+
+/// The parts of a running process.
+///
+/// Listeners are told to stop and may finish what is under way; background work goes on until they have, and is then
+/// dropped. Either ending by itself ends the process with an error: half a backend is worse than a restart.
+#[derive(Debug, Default)]
+pub struct Parts {
+    listeners: JoinSet<String>,
+    background: JoinSet<String>,
+    stop: CancellationToken,
+}
+
+impl Parts {
+    /// No parts yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends when the process is asked to stop.
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Adds a listener: a future that ends soon after [`Parts::stop`].
+    pub fn listener(&mut self, name: impl Into<String>, serve: impl Future<Output = ()> + Send + 'static) {
+        let name = name.into();
+        self.listeners.spawn(async move {
+            serve.await;
+            name
+        });
+    }
+
+    /// Adds background work: a future that never ends by itself.
+    pub fn background(&mut self, name: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
+        let name = name.into();
+        self.background.spawn(async move {
+            work.await;
+            name
+        });
+    }
+
+    /// Adds the background work of a service. A set that is empty from the start is fine.
+    pub fn adopt(&mut self, name: &str, mut tasks: JoinSet<()>) {
+        if tasks.is_empty() {
+            return;
+        }
+        self.background(name, async move {
+            if let Some(Err(error)) = tasks.join_next().await {
+                tracing::error!(%error, "background task failed");
+            }
+        });
+    }
+
+    /// Runs until SIGTERM, SIGINT, `also` or the unexpected end of a part. Then drains for at most `drain`.
+    pub async fn run(mut self, also: impl Future<Output = ()>, drain: Duration) -> Result<(), Ended> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let outcome = tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            () = also => Ok(()),
+            Some(ended) = self.listeners.join_next() => Err(ended_part(ended)),
+            Some(ended) = self.background.join_next() => Err(ended_part(ended)),
+        };
+        tracing::info!("stopping");
+        self.stop.cancel();
+        let listeners = async { while self.listeners.join_next().await.is_some() {} };
+        if tokio::time::timeout(drain, listeners).await.is_err() {
+            tracing::warn!("some requests were still under way at the end");
+        }
+        self.listeners.shutdown().await;
+        self.background.shutdown().await;
+        outcome
+    }
+}
+
+fn ended_part(ended: Result<String, JoinError>) -> Ended {
+    match ended {
+        Ok(name) => Ended::Part(name),
+        Err(error) => {
+            tracing::error!(%error, "a part of the process failed");
+            Ended::Part(if error.is_panic() { "a part that panicked" } else { "a part" }.to_owned())
+        }
+    }
+}
