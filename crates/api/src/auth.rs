@@ -67,6 +67,13 @@ impl AuthState {
         state
     }
 
+    /// Users of whose sessions some may be revoked; [`AuthState::revokes`] tells which. One may come more than once.
+    pub fn revoked_users(&self) -> impl Iterator<Item = UserId> {
+        let clients = self.clients.iter().map(|(user, _)| *user);
+        let connections = self.connections.iter().map(|(user, _)| *user);
+        self.users.keys().copied().chain(clients).chain(connections)
+    }
+
     /// Whether a token with these claims was revoked.
     pub fn revokes(&self, session: &Session) -> bool {
         self.users.get(&session.user).is_some_and(|until| session.expires.is_some_and(|expires| expires <= *until))

@@ -54,6 +54,7 @@ labels! {
     PENDING_ACTIVATION = 403 "pending-activation" "The account is not activated yet";
     TOO_MANY_FAILED_LOGINS = 403 "client-error" "Too many failed logins";
     LOGINS_TOO_FREQUENT = 429 "client-error" "Logins too frequent";
+    PASSWORDS_OVERLOADED = 429 "too-many-requests" "Too many passwords are being checked, try again later";
     MISSING_AUTH = 403 "missing-auth" "Re-authentication by password is required";
 
     // Registration and activation.
@@ -63,6 +64,8 @@ labels! {
     USER_CREATION_RESTRICTED = 403 "user-creation-restricted" "Accounts are created by the administrator of this backend";
     UNAUTHORIZED_EMAIL = 403 "unauthorized" "Addresses of this e-mail domain cannot register here";
     EPHEMERAL_DISABLED = 403 "ephemeral-user-creation-disabled" "Accounts without e-mail address cannot be created";
+    TOO_MANY_CODES = 429 "too-many-requests" "Too many codes were requested for this address, try again later";
+    INVALID_INVITATION_CODE = 400 "invalid-invitation-code" "The invitation code is not valid";
     PASSWORD_MUST_DIFFER = 409 "password-must-differ" "The new password must differ from the old one";
 
     // Self, users, search, properties.
@@ -79,6 +82,7 @@ labels! {
     MALFORMED_PREKEYS = 400 "bad-request" "Malformed prekeys uploaded";
     TOO_MANY_CLIENTS = 403 "too-many-clients" "Too many clients";
     CLIENT_NOT_FOUND = 404 "client-not-found" "Client not found";
+    MLS_DUPLICATE_PUBLIC_KEY = 400 "mls-duplicate-public-key" "The client has another key for this signature scheme";
     CAPABILITIES_CANNOT_BE_REMOVED = 409 "client-capabilities-cannot-be-removed" "Client capabilities cannot be removed";
 
     // Connections.
@@ -102,6 +106,7 @@ labels! {
     NON_BINDING_TEAM = 404 "non-binding-team" "Not a member of a binding team";
 
     // Notifications and push.
+    MALFORMED_REQUEST = 400 "malformed-request" "The WebSocket handshake is malformed";
     APP_NOT_FOUND = 404 "app-not-found" "The app is not known to this backend's push configuration";
 
     // Start-up stubs.

@@ -164,7 +164,7 @@ where
                     connection(stream, Some(address), &builder, service, stop).await;
                 }
                 Ok(Ok(_)) => {
-                    tracing::warn!(client.address = %address, "caller is not one of the services admitted here")
+                    tracing::warn!(client.address = %address, "caller is not one of the services admitted here");
                 }
                 Ok(Err(error)) => tracing::warn!(client.address = %address, %error, "internal TLS handshake failed"),
                 Err(_) => tracing::debug!(client.address = %address, "internal TLS handshake timed out"),
