@@ -1,1 +1,100 @@
-//! Placeholder.
+//! What waits for a user's clients, and the sockets on which they hear of it.
+//!
+//! Other services bring events over `internal.v1.Push`; clients fetch them from `/notifications` and hear of new ones on
+//! `/await`. Events are bytes here: which service made them, and what they say, is not this crate's business. Never
+//! reachable from other backends.
+
+mod config;
+mod push_tokens;
+mod queues;
+mod routes;
+mod sockets;
+#[cfg(test)]
+mod testing;
+
+use std::{sync::Arc, time::Duration};
+
+use aldis_api::TokenVerifier;
+use aldis_proto::internal::v1::push_server::PushServer;
+use aldis_runtime::{SharedClock, SharedRandom};
+use aldis_storage::{Db, StoreError};
+use aldis_types::Domain;
+use axum::Router;
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+
+pub use config::Config;
+pub use sockets::Sockets;
+
+use queues::{
+    Queues,
+    grpc::PushGrpc,
+    store::{Bounds, MIGRATIONS, QueueStore, SqliteQueues},
+    sweep,
+};
+
+/// Path prefixes of this service in the client API.
+pub const PREFIXES: &[&str] = &["/notifications", "/await", "/events", "/push", "/time"];
+
+/// Largest internal request that is read; above every `max_message_bytes`, as a push carries a little around an event.
+pub const MAX_REQUEST_BYTES: usize = 64 << 20;
+
+/// What the service needs from outside.
+pub struct Dependencies {
+    /// The backend's domain.
+    pub domain: Domain,
+    /// The backend's embedded store.
+    pub db: Db,
+    /// The time of day.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub random: SharedRandom,
+    /// Checks tokens, and tells of revocations.
+    pub verifier: TokenVerifier,
+}
+
+/// A running service.
+pub struct Service {
+    /// Client API, without version prefix.
+    pub client: Router,
+    /// Internal gRPC.
+    pub internal: Routes,
+    /// Background work; the service stops working when it is dropped.
+    pub tasks: JoinSet<()>,
+    /// Open sockets, to close them when the process stops.
+    pub sockets: Sockets,
+}
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is out of its range; the text names it.
+    #[error("{0}")]
+    Config(String),
+    /// The store could not be opened or migrated.
+    #[error("store of notifications")]
+    Store(#[from] StoreError),
+}
+
+/// Migrates the tables and starts the background work.
+#[tracing::instrument(name = "notifications.start", skip_all, fields(domain = %deps.domain))]
+pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartError> {
+    config.check().map_err(StartError::Config)?;
+    deps.db.migrate("notifications", MIGRATIONS).await?;
+    let bounds = Bounds { events: config.queue_events, bytes: config.queue_bytes };
+    let store = SqliteQueues::open(deps.db, deps.clock.clone(), &deps.random, bounds).await?;
+    let store: Arc<dyn QueueStore> = Arc::new(store);
+    let sockets = Sockets::new(&config);
+    let (queues, sequencer) = Queues::new(store.clone(), sockets.clone());
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sequencer.run());
+    tasks.spawn(sockets.clone().keep_alive());
+    tasks.spawn(sockets.clone().watch_revocations(deps.verifier.clone()));
+    let interval = Duration::from_secs(config.sweep_interval_seconds);
+    tasks.spawn(sweep(store, deps.clock.clone(), config.retention(), interval));
+
+    let push = PushServer::new(PushGrpc { queues: queues.clone() }).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let app = routes::App { queues, sockets: sockets.clone(), verifier: deps.verifier, clock: deps.clock };
+    Ok(Service { client: routes::router(app), internal: Routes::new(push), tasks, sockets })
+}

@@ -1,0 +1,80 @@
+//! Settings of the notifications service.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Section `[notifications]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Days for which an event waits for a client that does not fetch it. Clients expect at least 28: one that comes
+    /// back later is told that it missed events.
+    pub retention_days: u32,
+    /// Seconds between two looks for events past their retention.
+    pub sweep_interval_seconds: u64,
+    /// Most events kept per user, all clients together. Beyond it the oldest are dropped, and a client that had not
+    /// fetched them is told that it missed events.
+    pub queue_events: u64,
+    /// Most bytes of events kept per user, with the same effect.
+    pub queue_bytes: u64,
+    /// Seconds of silence after which the server pings a socket. A socket from which nothing comes for as long again
+    /// is closed.
+    pub ping_interval_seconds: u64,
+    /// Most sockets at once of one user; more are refused.
+    pub sockets_per_user: usize,
+    /// Most sockets at once of this process; more are refused.
+    pub sockets: usize,
+    /// Most events that wait for a socket which reads slowly. Beyond it the socket is closed; the client reconnects
+    /// and fetches what it missed.
+    pub socket_backlog_events: usize,
+    /// Most bytes that wait for a socket, with the same effect. A single event may be larger.
+    pub socket_backlog_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            retention_days: 28,
+            sweep_interval_seconds: 600,
+            queue_events: 100_000,
+            queue_bytes: 512 << 20,
+            ping_interval_seconds: 30,
+            sockets_per_user: 75,
+            sockets: 200_000,
+            socket_backlog_events: 4096,
+            socket_backlog_bytes: 4 << 20,
+        }
+    }
+}
+
+impl Config {
+    /// Says which setting is out of its range, if one is.
+    pub fn check(&self) -> Result<(), String> {
+        let checks: [(&str, u64, u64, u64); 9] = [
+            ("retention_days", self.retention_days.into(), 1, 3650),
+            ("sweep_interval_seconds", self.sweep_interval_seconds, 1, 86_400),
+            ("queue_events", self.queue_events, 100, 100_000_000),
+            ("queue_bytes", self.queue_bytes, 1 << 20, 1 << 40),
+            ("ping_interval_seconds", self.ping_interval_seconds, 1, 3600),
+            ("sockets_per_user", as_u64(self.sockets_per_user), 1, 100_000),
+            ("sockets", as_u64(self.sockets), 1, 10_000_000),
+            ("socket_backlog_events", as_u64(self.socket_backlog_events), 16, 1_000_000),
+            ("socket_backlog_bytes", as_u64(self.socket_backlog_bytes), 64 << 10, 1 << 30),
+        ];
+        for (key, value, least, most) in checks {
+            if !(least..=most).contains(&value) {
+                return Err(format!("notifications.{key} is {value}: {least} to {most} are allowed"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn retention(&self) -> Duration {
+        Duration::from_secs(u64::from(self.retention_days) * 86_400)
+    }
+}
+
+fn as_u64(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,3 @@
+//! Push by the vendors of phones: not offered. Apps keep a socket instead.
+
+pub(crate) mod http;

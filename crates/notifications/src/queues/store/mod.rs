@@ -1,0 +1,86 @@
+//! Where queues are kept.
+
+mod sqlite;
+#[cfg(test)]
+pub(crate) mod suite;
+
+use std::sync::Arc;
+
+use aldis_storage::StoreError;
+use aldis_types::{ClientId, EventId, NotificationId, Timestamp, UserId};
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub(crate) use sqlite::{Bounds, MIGRATIONS, SqliteQueues};
+
+/// An event on its way into a queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// Whose queue.
+    pub user: UserId,
+    /// The client that it is for; `None`: all clients of the user.
+    pub client: Option<ClientId>,
+    /// Unique per (user, client or all).
+    pub event_id: EventId,
+    /// One JSON object, kept and given back as it is.
+    pub event: Bytes,
+}
+
+/// An event in a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub id: NotificationId,
+    pub event: Bytes,
+}
+
+/// Consecutive events of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// Oldest first.
+    pub notifications: Vec<Stored>,
+    /// Whether newer ones follow.
+    pub has_more: bool,
+}
+
+/// What a reader of a queue sees: events for all clients and, with a client, those for it; without one, all.
+pub(crate) type Reader = Option<ClientId>;
+
+/// The queues of all users.
+#[async_trait]
+pub(crate) trait QueueStore: Send + Sync {
+    /// Appends entries durably and in order, and gives each an id that is greater than every id that its user's queue
+    /// ever had. `None` for an entry whose event is in that queue already: nothing changes for it.
+    ///
+    /// All entries or none. Calls take effect in the order in which their futures are first polled, and ids grow in
+    /// that order. When a user's queue passes its bounds, its oldest events are dropped.
+    async fn append(&self, entries: Arc<[Entry]>) -> Result<Vec<Option<NotificationId>>, StoreError>;
+
+    /// At most `size` events after `since`, or from the oldest one without it, and at most `bytes` of them unless
+    /// the first alone is larger. `None` when `since` is not in the user's queue.
+    async fn page(
+        &self,
+        user: UserId,
+        reader: Reader,
+        since: Option<NotificationId>,
+        size: usize,
+        bytes: usize,
+    ) -> Result<Option<Page>, StoreError>;
+
+    /// The newest event that the reader sees.
+    async fn last(&self, user: UserId, reader: Reader) -> Result<Option<Stored>, StoreError>;
+
+    /// One event, if the reader sees it.
+    async fn get(&self, user: UserId, reader: Reader, id: NotificationId) -> Result<Option<Stored>, StoreError>;
+
+    /// An id greater than every one given so far, for an event that is not stored.
+    fn transient_id(&self) -> NotificationId;
+
+    /// Removes events that were appended before `time`, oldest first, for a few milliseconds. Tells whether more are left.
+    async fn expire(&self, time: Timestamp) -> Result<bool, StoreError>;
+
+    /// Removes events for this client only, for a few milliseconds. Tells whether more are left.
+    async fn remove_client(&self, user: UserId, client: ClientId) -> Result<bool, StoreError>;
+
+    /// Removes events of the user, for a few milliseconds. Tells whether more are left.
+    async fn remove_user(&self, user: UserId) -> Result<bool, StoreError>;
+}

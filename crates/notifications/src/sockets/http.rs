@@ -1,0 +1,37 @@
+//! `/await` and `/events`.
+
+use aldis_api::{HttpError, Label, Query, TokenVerifier, UserCaller, label};
+use aldis_types::ClientId;
+use axum::{extract::State, response::Response};
+use serde::Deserialize;
+
+use super::{Sockets, error::SocketError, handshake::Handshake, serve::serve};
+
+#[derive(Deserialize)]
+pub(crate) struct AwaitQuery {
+    client: Option<ClientId>,
+}
+
+/// `GET /await`: a socket with what is new while it is open, in binary frames. 400 `malformed-request` for a broken
+/// handshake, 401 without a valid token, 420 `too-many-requests` above the sockets of one user.
+#[tracing::instrument(name = "http.sockets.await", skip_all, fields(user.id))]
+pub(crate) async fn open(
+    State(sockets): State<Sockets>,
+    State(verifier): State<TokenVerifier>,
+    caller: UserCaller,
+    Query(query): Query<AwaitQuery>,
+    handshake: Handshake,
+) -> Result<Response, HttpError> {
+    let socket = sockets.register(*caller, query.client)?;
+    // A revocation that came between the check of the token and the registration found no socket to end.
+    if verifier.state().revokes(&caller) {
+        return Err(SocketError::Revoked.into());
+    }
+    Ok(handshake.accept(move |stream| serve(stream, socket)))
+}
+
+/// `GET /vN/events`: 501 `not-implemented`.
+#[tracing::instrument(name = "http.sockets.events", skip_all, fields(user.id))]
+pub(crate) async fn events(_caller: UserCaller) -> Label {
+    label::NOT_IMPLEMENTED
+}
