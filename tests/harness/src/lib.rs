@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What tests and measurements of whole backends share: a client, a federation in this process or in processes of its
+//! own, a certificate authority, a DNS server, and peers that misbehave.
+
+pub mod client;
+pub mod dns;
+pub mod local;
+pub mod pki;
+pub mod rogue;
+pub mod wait;
+
+#[cfg(test)]
+mod tests;
