@@ -1,0 +1,107 @@
+//! DNS by hickory-resolver, without its cache: ours serves stale answers.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use aldis_types::Domain;
+use async_trait::async_trait;
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    proto::rr::{Name, RData, RecordType},
+};
+
+use crate::network::{LookupError, Resolve, SrvRecord};
+
+const SERVICE: &str = "_wire-server-federator._tcp";
+const TIMEOUT: Duration = Duration::from_secs(2);
+const ATTEMPTS: usize = 2;
+/// At most this many records of one answer are used.
+const MAX_RECORDS: usize = 16;
+
+/// Asks the DNS servers of this machine, or the one that is given.
+pub(crate) struct Dns(TokioResolver);
+
+impl Dns {
+    pub(crate) fn new(server: Option<SocketAddr>) -> Result<Self, NetError> {
+        let mut builder = match server {
+            Some(address) => {
+                let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+                    connection.port = address.port();
+                    connection
+                });
+                let server = NameServerConfig::new(address.ip(), true, connections.to_vec());
+                let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            }
+            None => TokioResolver::builder_tokio()?,
+        };
+        let options = builder.options_mut();
+        options.timeout = TIMEOUT;
+        options.attempts = ATTEMPTS;
+        options.cache_size = 0;
+        Ok(Self(builder.build()?))
+    }
+}
+
+fn failed(error: &NetError) -> LookupError {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => LookupError::NotFound {
+            ttl: none.negative_ttl.map_or(Duration::ZERO, |seconds| Duration::from_secs(u64::from(seconds))),
+        },
+        error => LookupError::Failed(error.to_string()),
+    }
+}
+
+fn absolute(name: &str) -> Result<Name, LookupError> {
+    let mut name = Name::from_ascii(name).map_err(|error| LookupError::Failed(error.to_string()))?;
+    name.set_fqdn(true);
+    Ok(name)
+}
+
+#[async_trait]
+impl Resolve for Dns {
+    async fn srv(&self, domain: &Domain) -> Result<(Vec<SrvRecord>, Duration), LookupError> {
+        let name = absolute(&format!("{SERVICE}.{domain}"))?;
+        let lookup = self.0.lookup(name, RecordType::SRV).await.map_err(|error| failed(&error))?;
+        let mut ttl = u32::MAX;
+        let mut records = Vec::new();
+        for record in lookup.answers() {
+            ttl = ttl.min(record.ttl);
+            if let RData::SRV(srv) = &record.data
+                && records.len() < MAX_RECORDS
+            {
+                records.push(SrvRecord {
+                    priority: srv.priority,
+                    weight: srv.weight,
+                    port: srv.port,
+                    host: srv.target.to_ascii().trim_end_matches('.').to_ascii_lowercase(),
+                });
+            }
+        }
+        Ok((records, Duration::from_secs(u64::from(ttl))))
+    }
+
+    async fn addresses(&self, host: &str) -> Result<(Vec<IpAddr>, Duration), LookupError> {
+        let lookup = self.0.lookup_ip(absolute(host)?).await.map_err(|error| failed(&error))?;
+        let ttl = lookup.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or(0);
+        Ok((lookup.iter().take(MAX_RECORDS).collect(), Duration::from_secs(u64::from(ttl))))
+    }
+}
+
+/// Stands in when the machine has no usable DNS settings: closed networks with static targets need none.
+pub(crate) struct NoDns(pub(crate) String);
+
+#[async_trait]
+impl Resolve for NoDns {
+    async fn srv(&self, _: &Domain) -> Result<(Vec<SrvRecord>, Duration), LookupError> {
+        Err(LookupError::Failed(self.0.clone()))
+    }
+
+    async fn addresses(&self, _: &str) -> Result<(Vec<IpAddr>, Duration), LookupError> {
+        Err(LookupError::Failed(self.0.clone()))
+    }
+}
