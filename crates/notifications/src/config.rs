@@ -64,7 +64,7 @@ impl Config {
         ];
         for (key, value, least, most) in checks {
             if !(least..=most).contains(&value) {
-                return Err(format!("notifications.{key} is {value}: {least} to {most} are allowed"));
+                return Err(format!("`notifications.{key}` = {value}; allowed: {least} to {most}"));
             }
         }
         Ok(())

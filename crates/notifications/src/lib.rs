@@ -10,7 +10,7 @@ mod queues;
 mod routes;
 mod sockets;
 #[cfg(test)]
-mod testing;
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,7 @@
 //! What our own services ask.
 
+use std::sync::Arc;
+
 use aldis_api::status;
 use aldis_proto::{
     convert::{self, InvalidWire},
@@ -17,6 +19,8 @@ use super::{Delivery, QueueError, Queues};
 const MAX_NOTIFICATIONS: usize = 4096;
 /// Most queues that one call writes to.
 const MAX_DELIVERIES: usize = 65_536;
+/// Longest trace context that is passed on.
+const MAX_TRACEPARENT_BYTES: usize = 64;
 
 /// `internal.v1.Push`.
 pub(crate) struct PushGrpc {
@@ -85,6 +89,8 @@ fn decode_one(notification: pb::Notification, deliveries: &mut Vec<Delivery>) ->
         Some(session) => Some((convert::user_id(&session.user)?, ConnId(session.connection))),
         None => None,
     };
+    let traceparent: Option<Arc<str>> =
+        notification.traceparent.as_deref().filter(|text| text.len() <= MAX_TRACEPARENT_BYTES).map(Into::into);
     for target in &notification.targets {
         let user = convert::user_id(&target.user)?;
         if deliveries.len() + target.clients.len().max(1) > MAX_DELIVERIES {
@@ -97,6 +103,7 @@ fn decode_one(notification: pb::Notification, deliveries: &mut Vec<Delivery>) ->
             event: notification.event.clone(),
             transient: notification.transient,
             origin,
+            traceparent: traceparent.clone(),
         };
         if target.clients.is_empty() {
             deliveries.push(delivery(None));

@@ -54,6 +54,8 @@ pub(crate) struct Delivery {
     pub transient: bool,
     /// The session that caused the event; its sockets are skipped.
     pub origin: Option<(UserId, ConnId)>,
+    /// W3C trace context of what caused the event, when it is traced.
+    pub traceparent: Option<Arc<str>>,
 }
 
 impl Delivery {

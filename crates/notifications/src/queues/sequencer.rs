@@ -99,13 +99,25 @@ impl Sequencer {
             } else {
                 ids.next().flatten()
             };
-            if let Some(id) = id {
+            let Some(id) = id else { continue };
+            let push = || {
                 self.sockets.push(delivery.user, delivery.client, delivery.origin, || {
                     frame(id, &delivery.event, delivery.transient)
                 });
+            };
+            match &delivery.traceparent {
+                Some(traceparent) => continued(traceparent).in_scope(push),
+                None => push(),
             }
         }
     }
+}
+
+/// The last step of a traced change, whoever carried it here together with others.
+fn continued(traceparent: &str) -> Span {
+    let span = tracing::info_span!("sockets.push");
+    aldis_delivery::continue_trace(&span, Some(traceparent));
+    span
 }
 
 async fn write(store: Arc<dyn QueueStore>, commands: Vec<Command>) -> Write {

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::store::{Bounds, Entry, MIGRATIONS, QueueStore, SqliteQueues, suite};
 use crate::{
     Config,
-    testing::{Running, event_id, notification, token, user},
+    tests::{Running, event_id, notification, token, user},
 };
 
 struct Engine {
@@ -210,5 +210,5 @@ async fn what_is_not_offered_says_so() {
 fn settings_out_of_range_are_named() {
     assert_eq!(Config::default().check(), Ok(()));
     let config = Config { retention_days: 0, ..Config::default() };
-    assert_eq!(config.check(), Err("notifications.retention_days is 0: 1 to 3650 are allowed".to_owned()));
+    assert_eq!(config.check(), Err("`notifications.retention_days` = 0; allowed: 1 to 3650".to_owned()));
 }

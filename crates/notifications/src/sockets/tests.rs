@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, protocol::frame::coding::Cl
 
 use crate::{
     Config,
-    testing::{Client, Running, next, nothing_waits, notification, notified, session, snapshot, user},
+    tests::{Client, Running, next, nothing_waits, notification, notified, session, snapshot, user},
 };
 
 fn tick(value: &Value) -> u64 {
@@ -69,8 +69,7 @@ async fn the_connection_that_caused_an_event_is_skipped() {
     let mut cause = service.connect(user(1), 1, Some(1)).await;
     let mut other = service.connect(user(1), 2, Some(1)).await;
     let mut bob = service.connect(user(2), 1, Some(1)).await;
-    let caused =
-        |user| Notification { origin: Some(session(crate::testing::user(1), 1)), ..notification(1, user, &[]) };
+    let caused = |user| Notification { origin: Some(session(crate::tests::user(1), 1)), ..notification(1, user, &[]) };
     service.push(vec![caused(user(1)), caused(user(2))]).await;
     assert_eq!(number(&notified(&mut other).await), 1);
     assert_eq!(number(&notified(&mut bob).await), 1);
@@ -186,8 +185,8 @@ async fn revoked_sessions_lose_their_sockets() {
         AuthSnapshot { clients: vec![client], ..snapshot(3) },
         AuthSnapshot { users: vec![all], ..snapshot(4) },
     ];
-    let bound = crate::testing::token(user(1), 8, Some(9));
-    let url = service.url(user(1), 8, Some(9)).replace(&crate::testing::token(user(1), 8, None), &bound);
+    let bound = crate::tests::token(user(1), 8, Some(9));
+    let url = service.url(user(1), 8, Some(9)).replace(&crate::tests::token(user(1), 8, None), &bound);
     let mut sockets = [
         service.connect(user(1), 7, Some(1)).await,
         tokio_tungstenite::connect_async(url).await.unwrap().0,
@@ -195,7 +194,7 @@ async fn revoked_sessions_lose_their_sockets() {
     ];
     for (index, revocation) in revocations.into_iter().enumerate() {
         // What was pushed before still arrives.
-        service.push((1..=2).map(|user| notification(9, crate::testing::user(user), &[])).collect()).await;
+        service.push((1..=2).map(|user| notification(9, crate::tests::user(user), &[])).collect()).await;
         service.verifier.update(AuthState::from_snapshot(&revocation));
         let socket = &mut sockets[index];
         assert_eq!(number(&notified(socket).await), 9);
