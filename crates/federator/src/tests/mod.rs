@@ -1,1 +1,8 @@
+//! Whole federators on loopback: real sockets, real TLS, a real DNS server; and the rules below them one by one.
 
+mod calls;
+mod discovery;
+mod outages;
+mod rules;
+mod trust;
+mod world;
