@@ -1,1 +1,169 @@
-//! Placeholder.
+//! The conversations service: conversations that belong to this backend, our users' places in those of other backends,
+//! and the Proteus messages in both.
+//!
+//! A conversation is owned by one backend, which orders its changes and messages. As the owner this service decides and
+//! tells every backend with members, in the conversation's lane; as a member's backend it forwards what its users ask
+//! for and applies what the owner tells. A change and everything that others are told of it are written in one step.
+
+mod app;
+mod backends;
+mod cache;
+mod config;
+mod events;
+mod features;
+mod federated;
+mod federation;
+mod groups;
+mod in_progress;
+mod messages;
+mod one_to_one;
+mod push;
+mod received;
+mod routes;
+#[cfg(test)]
+mod testing;
+mod users;
+
+use std::{sync::Arc, time::Duration};
+
+use aldis_api::TokenVerifier;
+use aldis_delivery::{Component, Outbox, Relays};
+use aldis_peers::{Peers, Policy};
+use aldis_proto::{
+    channel::Channel, federation::v1::conversations_server::ConversationsServer,
+    internal::v1::memberships_server::MembershipsServer,
+};
+use aldis_runtime::{SharedClock, SharedRandom};
+use aldis_storage::{Db, StoreError};
+use aldis_types::{Domain, Timestamp};
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+
+pub use config::Config;
+pub use routes::PREFIXES;
+
+use crate::{
+    app::{App, Parts},
+    groups::store::{ConversationStore, MIGRATIONS, SqliteConversations},
+    received::{Received, store::SqliteMemberships},
+};
+
+/// Kinds of envelopes of conversations' lanes that this build understands, for the federator's hello.
+pub const KINDS: &[u32] = federated::kind::ALL;
+
+/// As large as the largest message and its frame.
+const MAX_MESSAGE_BYTES: usize = 48 * 1024 * 1024;
+/// Pause between sweeps, and how much one step of a sweep removes.
+const SWEEP_EVERY: Duration = Duration::from_mins(10);
+const SWEEP_CHUNK: usize = 500;
+
+/// What the service needs from its process.
+pub struct Dependencies {
+    /// Our own domain.
+    pub domain: Domain,
+    /// The store.
+    pub db: Db,
+    /// The time of day.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub random: SharedRandom,
+    /// Whom we federate with.
+    pub policy: Policy,
+    /// Checks access tokens.
+    pub verifier: TokenVerifier,
+    /// Other backends, through our own federator.
+    pub peers: Peers,
+    /// Our users service.
+    pub users: Channel,
+    /// Our notifications service.
+    pub notifications: Channel,
+}
+
+/// The running service.
+pub struct Service {
+    /// Client routes, without version prefix; see [`PREFIXES`].
+    pub client: axum::Router,
+    /// For our own services.
+    pub internal: Routes,
+    /// For other backends, behind our federator.
+    pub federation: Option<Routes>,
+    /// Relays and sweeps; they end when this is dropped.
+    pub tasks: JoinSet<()>,
+}
+
+/// The service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is not allowed; says which.
+    #[error("{0}")]
+    Config(String),
+    /// The store cannot be used.
+    #[error("store")]
+    Store(#[from] StoreError),
+    /// The removal keys cannot be used.
+    #[error("removal keys: {0}")]
+    Keys(String),
+}
+
+/// Starts the service: migrates its tables, opens its outbox and runs its relays.
+pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartError> {
+    config.check().map_err(StartError::Config)?;
+    let Dependencies { domain, db, clock, random, policy, verifier, peers, users, notifications } = deps;
+    db.migrate("conversations", MIGRATIONS).await?;
+    let outbox = Outbox::open(Component::Conversations, domain.clone(), db.clone(), clock.clone()).await?;
+    let keys = features::RemovalKeys::load(&db, &random).await.map_err(|error| match error {
+        features::KeyError::Store(error) => StartError::Store(error),
+        error @ features::KeyError::Invalid(_) => StartError::Keys(error.to_string()),
+    })?;
+    let retention = Duration::from_hours(config.answer_retention_hours.into());
+    let store: Arc<dyn ConversationStore> =
+        Arc::new(SqliteConversations::new(domain.clone(), db.clone(), outbox.clone(), clock.clone()));
+    let memberships = Arc::new(SqliteMemberships::new(db.clone(), outbox.clone(), clock.clone()));
+    let app = App::new(Parts {
+        domain: domain.clone(),
+        config,
+        store: store.clone(),
+        memberships,
+        users: users::Users::new(domain.clone(), users),
+        backends: backends::Backends::new(peers.clone()),
+        pushes: push::Pushes::new(notifications.clone()),
+        clock: clock.clone(),
+        random,
+        policy: policy.clone(),
+        verifier,
+        keys,
+        in_progress: in_progress::InProgress::default(),
+    });
+    let received = Received::new(app.clone());
+    let relays = Relays { peers, policy: policy.clone(), notifications: Some(notifications), conversations: None };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(outbox.run(relays));
+    tasks.spawn(received.clone().catch_up());
+    tasks.spawn(sweep(store, clock, retention));
+    let federation = Routes::new(
+        ConversationsServer::new(federation::ConversationsServer(app.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+    )
+    .add_service(aldis_delivery::conversations_server(domain, db, policy, Arc::new(received)));
+    let internal = Routes::new(MembershipsServer::new(one_to_one::grpc::MembershipsServer(app.clone())));
+    Ok(Service { client: routes::router(app), internal, federation: Some(federation), tasks })
+}
+
+/// Forgets answers that are too old for a retry, a little at a time.
+async fn sweep(store: Arc<dyn ConversationStore>, clock: SharedClock, retention: Duration) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let oldest = clock.now().millis().saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
+        loop {
+            match store.sweep_answers(Timestamp::from_millis(oldest), SWEEP_CHUNK).await {
+                Ok(count) if count >= SWEEP_CHUNK => tokio::task::yield_now().await,
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::error!(%error, "forgetting old answers failed");
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Client routes of features: truthful answers for accounts without teams on a backend without MLS and conferences.
+
+use aldis_api::{HttpError, Json, Query, UserCaller, label};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+
+/// Features without settings of their own that are off and cannot be turned on.
+const OFF: [&str; 18] = [
+    "apps",
+    "assetAuditLog",
+    "cells",
+    "chatBubbles",
+    "consumableNotifications",
+    "digitalSignatures",
+    "domainRegistration",
+    "exposeInvitationURLsToTeamAdmin",
+    "legalhold",
+    "limitedEventFanout",
+    "outlookCalIntegration",
+    "searchVisibility",
+    "searchVisibilityInbound",
+    "simplifiedUserConnectionRequestQRCode",
+    "sndFactorPasswordChallenge",
+    "sso",
+    "stealthUsers",
+    "validateSAMLemails",
+];
+
+fn feature(status: &str, lock: &str, config: Option<Value>) -> Value {
+    let mut feature = json!({ "status": status, "lockStatus": lock, "ttl": "unlimited" });
+    if let Some(config) = config {
+        feature["config"] = config;
+    }
+    feature
+}
+
+fn off(config: Value) -> Value {
+    feature("disabled", "locked", Some(config))
+}
+
+/// Every feature that any version of the API knows.
+pub(super) fn feature_configs() -> Value {
+    let mut all: Map<String, Value> =
+        OFF.iter().map(|name| ((*name).to_owned(), feature("disabled", "locked", None))).collect();
+    let mut put = |name: &str, value| drop(all.insert(name.to_owned(), value));
+    let app_lock = json!({ "enforceAppLock": false, "inactivityTimeoutSecs": 60 });
+    put("appLock", feature("enabled", "unlocked", Some(app_lock)));
+    put("fileSharing", feature("enabled", "unlocked", None));
+    put("conferenceCalling", off(json!({ "useSFTForOneToOneCalls": false })));
+    put("selfDeletingMessages", feature("enabled", "unlocked", Some(json!({ "enforcedTimeoutSeconds": 0 }))));
+    put("conversationGuestLinks", feature("disabled", "locked", None));
+    put(
+        "mls",
+        off(json!({
+            "protocolToggleUsers": [], "defaultProtocol": "proteus", "supportedProtocols": ["proteus"],
+            "allowedCipherSuites": [2], "defaultCipherSuite": 2, "groupInfoDiagnostics": false,
+        })),
+    );
+    put("mlsE2EId", off(json!({ "verificationExpiration": 86400 })));
+    put("mlsMigration", off(json!({})));
+    put("classifiedDomains", feature("disabled", "unlocked", Some(json!({ "domains": [] }))));
+    put(
+        "channels",
+        off(json!({
+            "allowed_to_create_channels": "team-members", "allowed_to_open_channels": "team-members",
+        })),
+    );
+    put("allowedGlobalOperations", off(json!({ "mlsConversationReset": false })));
+    put("enforceFileDownloadLocation", off(json!({})));
+    Value::Object(all)
+}
+
+/// `GET /feature-configs`.
+pub(crate) async fn get_feature_configs(_: UserCaller) -> Response {
+    Json(feature_configs()).into_response()
+}
+
+/// `GET /conversations/{id}/features/conversationGuestLinks`.
+pub(crate) async fn guest_links(_: UserCaller) -> Response {
+    Json(feature("disabled", "locked", None)).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum KeyFormat {
+    Raw,
+    Jwk,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct KeysQuery {
+    format: Option<KeyFormat>,
+}
+
+/// `GET /mls/public-keys`: answered whether or not MLS is on, because clients do not start without.
+pub(crate) async fn public_keys(
+    State(app): State<App>,
+    _: UserCaller,
+    Query(query): Query<KeysQuery>,
+) -> Result<Response, HttpError> {
+    Ok(Json(match query.format {
+        None | Some(KeyFormat::Raw) => app.keys.raw(),
+        Some(KeyFormat::Jwk) => app.keys.jwk(),
+    })
+    .into_response())
+}
+
+/// `GET /teams`: there are none.
+pub(crate) async fn teams(_: UserCaller) -> Response {
+    Json(json!({ "teams": [], "has_more": false })).into_response()
+}
+
+/// Anything about a team.
+pub(crate) async fn no_team(_: UserCaller) -> HttpError {
+    label::NO_TEAM.into()
+}

@@ -1,0 +1,430 @@
+//! Client routes of conversations.
+
+use std::collections::BTreeSet;
+
+use aldis_api::{ApiVersion, HttpError, Json, Path, UserCaller, label};
+use aldis_types::{
+    Access, AccessRole, Action as Right, ConversationId, Domain, Member, Protocol, Qualified, RoleName, UserId,
+};
+use axum::{
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    create::NewGroup,
+    error::GroupError,
+    json::{ConversationJson, Shape, self_member},
+    list::{Cursor, MAX_LIST, Seen},
+    model::{Action, DEFAULT_ACCESS_ROLES, SettingsUpdate},
+};
+use crate::app::App;
+
+type ConversationPath = Path<(Domain, ConversationId)>;
+
+fn qualified(Path((domain, id)): ConversationPath) -> Qualified<ConversationId> {
+    Qualified::new(id, domain)
+}
+
+/// An event as the answer to a change, or 204.
+fn event_or_nothing(event: Option<Vec<u8>>) -> Response {
+    match event {
+        Some(event) => {
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], Bytes::from(event)).into_response()
+        }
+        None => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+fn one(app: &App, user: UserId, seen: &Seen, shape: Shape) -> Result<Response, HttpError> {
+    let user = app.own_user(user);
+    let view = seen.view(&app.domain, &user).ok_or(GroupError::NoConversation)?;
+    Ok(Json(view.json(shape)).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct CreateBody {
+    name: Option<String>,
+    #[serde(default)]
+    qualified_users: Vec<Qualified<UserId>>,
+    #[serde(default)]
+    users: Vec<UserId>,
+    conversation_role: Option<RoleName>,
+    access: Option<Vec<Access>>,
+    access_role: Option<Vec<AccessRole>>,
+    receipt_mode: Option<i32>,
+    message_timer: Option<i64>,
+    protocol: Option<Protocol>,
+    team: Option<Value>,
+    #[serde(default)]
+    skip_creator: bool,
+}
+
+impl CreateBody {
+    fn read(self, app: &App) -> Result<NewGroup, GroupError> {
+        if self.protocol.is_some_and(|protocol| protocol != Protocol::Proteus) {
+            return Err(GroupError::MlsNotEnabled);
+        }
+        if self.team.is_some() {
+            return Err(GroupError::NoTeamMember);
+        }
+        if self.skip_creator {
+            return Err(GroupError::OperationDenied);
+        }
+        let mut users: BTreeSet<_> = self.qualified_users.into_iter().collect();
+        users.extend(self.users.into_iter().map(|user| app.own_user(user)));
+        let sorted = |access: Vec<Access>| access.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        Ok(NewGroup {
+            name: self.name,
+            users,
+            role: self.conversation_role.unwrap_or_else(RoleName::admin),
+            access: self.access.map_or_else(|| vec![Access::Invite], sorted),
+            access_roles: self.access_role.map_or_else(
+                || DEFAULT_ACCESS_ROLES.to_vec(),
+                |roles| roles.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
+            ),
+            message_timer: self.message_timer,
+            receipt_mode: self.receipt_mode,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Created<'a> {
+    #[serde(flatten)]
+    conversation: ConversationJson<'a>,
+    failed_to_add: BTreeSet<Qualified<UserId>>,
+}
+
+/// `POST /conversations`.
+#[tracing::instrument(name = "http.conversations.create", skip_all, fields(user.id, conversation.id))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    caller: UserCaller,
+    version: ApiVersion,
+    Json(body): Json<CreateBody>,
+) -> Result<Response, HttpError> {
+    let new = body.read(&app)?;
+    let (conversation, failed_to_add) = app.create_group(&caller, new).await?;
+    let id = conversation.id;
+    tracing::Span::current().record("conversation.id", tracing::field::display(id));
+    let seen = Seen::Own(conversation);
+    let user = app.own_user(caller.user);
+    let view = seen.view(&app.domain, &user).ok_or(GroupError::NoConversation)?;
+    let body = Json(Created { conversation: view.json(Shape::single(version)), failed_to_add });
+    let location = HeaderValue::try_from(id.to_string()).map_err(|_| label::SERVER_ERROR)?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())
+}
+
+/// `POST /conversations/self`.
+#[tracing::instrument(name = "http.conversations.create_self", skip_all, fields(user.id))]
+pub(crate) async fn create_self(State(app): State<App>, caller: UserCaller) -> Result<Response, HttpError> {
+    let (conversation, created) = app.self_conversation(caller.user).await?;
+    let location = HeaderValue::try_from(conversation.id.to_string()).map_err(|_| label::SERVER_ERROR)?;
+    let body = one(&app, caller.user, &Seen::Own(conversation), Shape::Own)?;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, [(header::LOCATION, location)], body).into_response())
+}
+
+/// `GET /conversations/{domain}/{id}`.
+#[tracing::instrument(name = "http.conversations.get", skip_all, fields(user.id, conversation.id))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    caller: UserCaller,
+    version: ApiVersion,
+    path: ConversationPath,
+) -> Result<Response, HttpError> {
+    let seen = app.get(caller.user, qualified(path)).await?;
+    one(&app, caller.user, &seen, Shape::single(version))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ListBody {
+    qualified_ids: Vec<Qualified<ConversationId>>,
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    found: Vec<ConversationJson<'a>>,
+    not_found: Vec<Qualified<ConversationId>>,
+    failed: Vec<Qualified<ConversationId>>,
+}
+
+/// `POST /conversations/list`.
+#[tracing::instrument(name = "http.conversations.list", skip_all, fields(user.id))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    caller: UserCaller,
+    Json(body): Json<ListBody>,
+) -> Result<Response, HttpError> {
+    let ids: BTreeSet<_> = body.qualified_ids.into_iter().collect();
+    if ids.is_empty() || ids.len() > MAX_LIST {
+        return Err(GroupError::BadRequest("qualified_ids must have 1 to 1000 entries").into());
+    }
+    let listing = app.list(caller.user, ids.into_iter().collect()).await?;
+    let user = app.own_user(caller.user);
+    let views: Vec<_> = listing.found.iter().filter_map(|seen| seen.view(&app.domain, &user)).collect();
+    let found = views.iter().map(|view| view.json(Shape::Own)).collect();
+    Ok(Json(Listed { found, not_found: listing.not_found, failed: listing.failed }).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ListIdsBody {
+    size: Option<usize>,
+    paging_state: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ListedIds {
+    qualified_conversations: Vec<Qualified<ConversationId>>,
+    has_more: bool,
+    paging_state: String,
+}
+
+/// `POST /conversations/list-ids`.
+#[tracing::instrument(name = "http.conversations.list_ids", skip_all, fields(user.id))]
+pub(crate) async fn list_ids(
+    State(app): State<App>,
+    caller: UserCaller,
+    Json(body): Json<ListIdsBody>,
+) -> Result<Response, HttpError> {
+    let size = body.size.unwrap_or(MAX_LIST);
+    if !(1..=MAX_LIST).contains(&size) {
+        return Err(GroupError::BadRequest("size must be 1 to 1000").into());
+    }
+    let from = match body.paging_state {
+        None => Cursor::Own(None),
+        Some(text) => Cursor::from_text(&text).ok_or(GroupError::BadRequest("paging_state is not valid"))?,
+    };
+    let page = app.list_ids(caller.user, from, size).await?;
+    let paging_state = page.next.to_text();
+    Ok(Json(ListedIds { qualified_conversations: page.ids, has_more: page.has_more, paging_state }).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RenameBody {
+    name: String,
+}
+
+/// `PUT /conversations/{domain}/{id}/name`.
+#[tracing::instrument(name = "http.conversations.rename", skip_all, fields(user.id))]
+pub(crate) async fn rename(
+    State(app): State<App>,
+    caller: UserCaller,
+    path: ConversationPath,
+    Json(body): Json<RenameBody>,
+) -> Result<Response, HttpError> {
+    Ok(event_or_nothing(app.update(&caller, qualified(path), Action::Rename(body.name)).await?))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct AddBody {
+    qualified_users: Vec<Qualified<UserId>>,
+    conversation_role: Option<RoleName>,
+}
+
+/// `POST /conversations/{domain}/{id}/members`.
+#[tracing::instrument(name = "http.conversations.add_members", skip_all, fields(user.id))]
+pub(crate) async fn add_members(
+    State(app): State<App>,
+    caller: UserCaller,
+    path: ConversationPath,
+    Json(body): Json<AddBody>,
+) -> Result<Response, HttpError> {
+    let users: BTreeSet<_> = body.qualified_users.into_iter().collect();
+    if users.is_empty() {
+        return Err(GroupError::BadRequest("qualified_users must not be empty").into());
+    }
+    if users.len() > app.config.max_members {
+        return Err(GroupError::TooManyMembers.into());
+    }
+    let role = body.conversation_role.unwrap_or_else(RoleName::admin);
+    let action = Action::AddMembers { users: users.into_iter().collect(), role };
+    Ok(event_or_nothing(app.update(&caller, qualified(path), action).await?))
+}
+
+type MemberPath = Path<(Domain, ConversationId, Domain, UserId)>;
+
+/// `DELETE /conversations/{domain}/{id}/members/{domain}/{user}`.
+#[tracing::instrument(name = "http.conversations.remove_member", skip_all, fields(user.id))]
+pub(crate) async fn remove_member(
+    State(app): State<App>,
+    caller: UserCaller,
+    Path((domain, id, user_domain, user)): MemberPath,
+) -> Result<Response, HttpError> {
+    let action = Action::RemoveMembers(vec![Qualified::new(user, user_domain)]);
+    Ok(event_or_nothing(app.update(&caller, Qualified::new(id, domain), action).await?))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RoleBody {
+    conversation_role: RoleName,
+}
+
+/// `PUT /conversations/{domain}/{id}/members/{domain}/{user}`.
+#[tracing::instrument(name = "http.conversations.set_role", skip_all, fields(user.id))]
+pub(crate) async fn set_role(
+    State(app): State<App>,
+    caller: UserCaller,
+    Path((domain, id, user_domain, user)): MemberPath,
+    Json(body): Json<RoleBody>,
+) -> Result<StatusCode, HttpError> {
+    let member = Member { user: Qualified::new(user, user_domain), role: body.conversation_role };
+    app.update(&caller, Qualified::new(id, domain), Action::SetMemberRole(member)).await?;
+    Ok(StatusCode::OK)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct TimerBody {
+    message_timer: Option<i64>,
+}
+
+/// `PUT /conversations/{domain}/{id}/message-timer`.
+#[tracing::instrument(name = "http.conversations.set_message_timer", skip_all, fields(user.id))]
+pub(crate) async fn set_message_timer(
+    State(app): State<App>,
+    caller: UserCaller,
+    path: ConversationPath,
+    Json(body): Json<TimerBody>,
+) -> Result<Response, HttpError> {
+    let action = Action::SetMessageTimer(body.message_timer);
+    Ok(event_or_nothing(app.update(&caller, qualified(path), action).await?))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ReceiptBody {
+    receipt_mode: i32,
+}
+
+/// `PUT /conversations/{domain}/{id}/receipt-mode`.
+#[tracing::instrument(name = "http.conversations.set_receipt_mode", skip_all, fields(user.id))]
+pub(crate) async fn set_receipt_mode(
+    State(app): State<App>,
+    caller: UserCaller,
+    path: ConversationPath,
+    Json(body): Json<ReceiptBody>,
+) -> Result<Response, HttpError> {
+    let action = Action::SetReceiptMode(body.receipt_mode);
+    Ok(event_or_nothing(app.update(&caller, qualified(path), action).await?))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct SettingsBody {
+    otr_muted_status: Option<i32>,
+    otr_muted_ref: Option<String>,
+    otr_archived: Option<bool>,
+    otr_archived_ref: Option<String>,
+    hidden: Option<bool>,
+    hidden_ref: Option<String>,
+}
+
+/// `PUT /conversations/{domain}/{id}/self`.
+#[tracing::instrument(name = "http.conversations.update_settings", skip_all, fields(user.id))]
+pub(crate) async fn update_settings(
+    State(app): State<App>,
+    caller: UserCaller,
+    path: ConversationPath,
+    Json(body): Json<SettingsBody>,
+) -> Result<StatusCode, HttpError> {
+    let update = SettingsUpdate {
+        muted_status: body.otr_muted_status,
+        muted_ref: body.otr_muted_ref,
+        archived: body.otr_archived,
+        archived_ref: body.otr_archived_ref,
+        hidden: body.hidden,
+        hidden_ref: body.hidden_ref,
+    };
+    app.update_settings(&caller, qualified(path), update).await?;
+    Ok(StatusCode::OK)
+}
+
+/// `GET /conversations/{domain}/{id}/self`.
+#[tracing::instrument(name = "http.conversations.self_member", skip_all, fields(user.id))]
+pub(crate) async fn get_self_member(
+    State(app): State<App>,
+    caller: UserCaller,
+    path: ConversationPath,
+) -> Result<Response, HttpError> {
+    let found = app.self_member(caller.user, qualified(path)).await?;
+    Ok(Json(found.as_ref().map(|(member, settings)| self_member(member, settings))).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TypingStatus {
+    Started,
+    Stopped,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct TypingBody {
+    status: TypingStatus,
+}
+
+/// `POST /conversations/{domain}/{id}/typing`.
+#[tracing::instrument(name = "http.conversations.typing", skip_all, fields(user.id))]
+pub(crate) async fn typing(
+    State(app): State<App>,
+    caller: UserCaller,
+    path: ConversationPath,
+    Json(body): Json<TypingBody>,
+) -> Result<StatusCode, HttpError> {
+    let status = match body.status {
+        TypingStatus::Started => "started",
+        TypingStatus::Stopped => "stopped",
+    };
+    app.typing(&caller, qualified(path), status).await?;
+    Ok(StatusCode::OK)
+}
+
+#[derive(Serialize)]
+struct RoleJson {
+    conversation_role: RoleName,
+    actions: Vec<Right>,
+}
+
+/// `GET /conversations/{id}/roles`. The roles are the same in every conversation; only a member is told.
+#[tracing::instrument(name = "http.conversations.roles", skip_all, fields(user.id))]
+pub(crate) async fn roles(
+    State(app): State<App>,
+    caller: UserCaller,
+    Path(id): Path<ConversationId>,
+) -> Result<Response, HttpError> {
+    let conversation = app.find_own(id).await?.ok_or(GroupError::NoConversation)?;
+    if conversation.member(&app.own_user(caller.user)).is_none() {
+        return Err(GroupError::NoConversation.into());
+    }
+    let role = |role: RoleName| {
+        let actions = Right::ALL.into_iter().filter(|right| role.allows(*right)).collect();
+        RoleJson { conversation_role: role, actions }
+    };
+    Ok(Json(json!({ "conversation_roles": [role(RoleName::admin()), role(RoleName::member())] })).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OneToOneBody {
+    qualified_users: Vec<Qualified<UserId>>,
+}
+
+/// `POST /one2one-conversations`: the existing one with a connected user.
+#[tracing::instrument(name = "http.conversations.one_to_one", skip_all, fields(user.id))]
+pub(crate) async fn one_to_one(
+    State(app): State<App>,
+    caller: UserCaller,
+    Json(body): Json<OneToOneBody>,
+) -> Result<Response, HttpError> {
+    let [other] = body.qualified_users.as_slice() else {
+        return Err(GroupError::BadRequest("qualified_users must have one entry").into());
+    };
+    let seen = app.one_to_one_with(caller.user, other).await?;
+    one(&app, caller.user, &seen, Shape::Own)
+}
+
+/// What cannot be done without MLS.
+pub(crate) async fn mls_not_enabled(_: UserCaller) -> HttpError {
+    label::MLS_NOT_ENABLED.into()
+}

@@ -1,0 +1,22 @@
+//! Conversations: creating, reading, listing and changing them, and who is in.
+
+mod create;
+mod departure;
+pub(crate) mod effects;
+pub(crate) mod error;
+pub(crate) mod http;
+mod invites;
+pub(crate) mod json;
+mod list;
+pub(crate) mod model;
+mod owner;
+mod rules;
+mod settings;
+pub(crate) mod store;
+#[cfg(test)]
+mod tests;
+mod typing;
+mod update;
+
+pub(crate) use list::Seen;
+pub(crate) use update::Outcome;

@@ -1,0 +1,37 @@
+//! The client route of messages.
+
+use aldis_api::{HttpError, Json, Path, UserCaller, extract, label};
+use aldis_types::{ConversationId, Domain, Qualified};
+use axum::{
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::Sent;
+use crate::app::App;
+
+/// `POST /conversations/{domain}/{id}/proteus/messages`.
+#[tracing::instrument(name = "http.messages.send", skip_all, fields(user.id, conversation.id = %id))]
+pub(crate) async fn send(
+    State(app): State<App>,
+    caller: UserCaller,
+    Path((domain, id)): Path<(Domain, ConversationId)>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.and_then(|text| text.split(';').next()).map(str::trim);
+    if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/x-protobuf")) {
+        return Err(label::UNSUPPORTED_MEDIA_TYPE.into());
+    }
+    let body = extract::body(request, &app).await?;
+    Ok(match app.send(&caller, Qualified::new(id, domain), body).await? {
+        Sent::Accepted(status) => (StatusCode::CREATED, Json(status)).into_response(),
+        Sent::Mismatch(status) => (StatusCode::PRECONDITION_FAILED, Json(status)).into_response(),
+    })
+}
+
+/// `POST /broadcast/…`: contacts of a team, and there are no teams.
+pub(crate) async fn broadcast(_: UserCaller) -> HttpError {
+    label::NON_BINDING_TEAM.into()
+}

@@ -1,0 +1,127 @@
+//! Our users in conversations of other backends: who is in, and what each has set for himself.
+
+mod sqlite;
+#[cfg(test)]
+pub(crate) mod suite;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use aldis_delivery::{Delivery, Envelope, Outgoing, Positions};
+use aldis_storage::StoreError;
+use aldis_types::{ConversationId, Qualified, UserId};
+use async_trait::async_trait;
+
+pub(crate) use sqlite::SqliteMemberships;
+
+use crate::groups::{
+    model::{Settings, SettingsUpdate},
+    store::{Effects, Mark},
+};
+
+/// Our users in one conversation of another backend; there is at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RemoteConversation {
+    /// The conversation.
+    pub id: Qualified<ConversationId>,
+    members: BTreeMap<UserId, Settings>,
+}
+
+impl RemoteConversation {
+    /// Whether the user is in.
+    pub(crate) fn contains(&self, user: UserId) -> bool {
+        self.members.contains_key(&user)
+    }
+
+    /// Our users in it.
+    pub(crate) fn users(&self) -> impl Iterator<Item = UserId> + '_ {
+        self.members.keys().copied()
+    }
+
+    /// What the user has set; `None` when he is not in.
+    pub(crate) fn settings(&self, user: UserId) -> Option<&Settings> {
+        self.members.get(&user)
+    }
+}
+
+/// Users of ours who are stored members of a conversation, before or with the change that they are told of. Whatever a
+/// peer says is pushed to these and nobody else: there is no other way to make one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StoredRecipients(BTreeSet<UserId>);
+
+impl StoredRecipients {
+    /// Everybody who is stored, and everybody who is stored with this change.
+    pub(crate) fn everybody(conversation: Option<&RemoteConversation>, change: &MemberChange) -> Self {
+        let stored = conversation.into_iter().flat_map(|conversation| conversation.members.keys().copied());
+        Self(stored.chain(change.join.iter().copied()).collect())
+    }
+
+    /// Whether the user is one.
+    pub(crate) fn contains(&self, user: UserId) -> bool {
+        self.0.contains(&user)
+    }
+
+    /// Whether there is nobody.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Who they are.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = UserId> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+/// Which of our users are in from now on, and which no longer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct MemberChange {
+    /// New members; those who are in already keep their settings.
+    pub join: BTreeSet<UserId>,
+    /// They lose their settings.
+    pub leave: BTreeSet<UserId>,
+}
+
+/// Memberships of our users elsewhere.
+#[async_trait]
+pub(crate) trait MembershipStore: Send + Sync {
+    /// The conversations in which at least one of our users is; every change that was answered is seen.
+    async fn load(&self, ids: &[Qualified<ConversationId>]) -> Result<Vec<Arc<RemoteConversation>>, StoreError>;
+
+    /// Applies an event of the owner: rows, the lane's position and what our users are told, in one job.
+    async fn apply_event(
+        &self,
+        id: Qualified<ConversationId>,
+        change: MemberChange,
+        position: (Positions, Envelope),
+        outgoing: Vec<Outgoing>,
+    ) -> Result<Delivery, StoreError>;
+
+    /// Brings a one-to-one conversation in line with a relation; `None` when the stored mark is newer.
+    async fn apply_relation(
+        &self,
+        id: Qualified<ConversationId>,
+        change: MemberChange,
+        mark: Mark,
+        outgoing: Vec<Outgoing>,
+    ) -> Result<Option<Delivery>, StoreError>;
+
+    /// Forgets one of our users in a conversation.
+    async fn forget(&self, id: Qualified<ConversationId>, user: UserId) -> Result<(), StoreError>;
+
+    /// Moves lanes on past envelopes whose effect is durable, in order.
+    async fn advance(&self, positions: Positions, envelopes: Vec<Envelope>) -> Result<(), StoreError>;
+
+    /// Appends rows that belong to no change.
+    async fn tell(&self, outgoing: Vec<Outgoing>) -> Result<Delivery, StoreError>;
+
+    /// Changes what one of our users has set for himself; `None` when he is not in.
+    async fn update_settings(
+        &self,
+        id: Qualified<ConversationId>,
+        user: UserId,
+        update: SettingsUpdate,
+        effects: Effects,
+    ) -> Result<Option<Delivery>, StoreError>;
+}
