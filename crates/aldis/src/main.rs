@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `aldis`; see the library.
+
+fn main() -> std::process::ExitCode {
+    aldis::main()
+}

@@ -55,6 +55,11 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Whether somebody listens on this Unix socket.
+pub fn unix_answers(path: &Path) -> bool {
+    ShortPath::of(path).and_then(|short| std::os::unix::net::UnixStream::connect(short.path())).is_ok()
+}
+
 /// A path to a socket that fits into the 108 bytes of a socket address, however deep its folder lies.
 pub(crate) struct ShortPath {
     path: std::path::PathBuf,

@@ -1,23 +1,14 @@
 //! The life of a process: it runs until it is told to stop or one of its parts ends by itself, then drains.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::{JoinError, JoinSet},
-};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Why a process ended though nobody asked it to.
+/// A part of the process, without which it must not go on, ended or panicked.
 #[derive(Debug, thiserror::Error)]
-pub enum Ended {
-    /// A part of the process, without which it must not go on, ended or panicked.
-    #[error("`{0}` ended unexpectedly")]
-    Part(String),
-    /// Signals cannot be received.
-    #[error("signals")]
-    Signals(#[from] io::Error),
-}
+#[error("`{0}` ended unexpectedly")]
+pub struct Ended(pub String);
 
 /// The parts of a running process.
 ///
@@ -71,14 +62,10 @@ impl Parts {
         });
     }
 
-    /// Runs until SIGTERM, SIGINT, `also` or the unexpected end of a part. Then drains for at most `drain`.
-    pub async fn run(mut self, also: impl Future<Output = ()>, drain: Duration) -> Result<(), Ended> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    /// Runs until `asked` ends, or a part does unexpectedly. Then drains for at most `drain`.
+    pub async fn run(mut self, asked: impl Future<Output = ()>, drain: Duration) -> Result<(), Ended> {
         let outcome = tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
-            () = also => Ok(()),
+            () = asked => Ok(()),
             Some(ended) = self.listeners.join_next() => Err(ended_part(ended)),
             Some(ended) = self.background.join_next() => Err(ended_part(ended)),
         };
@@ -96,10 +83,10 @@ impl Parts {
 
 fn ended_part(ended: Result<String, JoinError>) -> Ended {
     match ended {
-        Ok(name) => Ended::Part(name),
+        Ok(name) => Ended(name),
         Err(error) => {
             tracing::error!(%error, "a part of the process failed");
-            Ended::Part(if error.is_panic() { "a part that panicked" } else { "a part" }.to_owned())
+            Ended(if error.is_panic() { "a part that panicked" } else { "a part" }.to_owned())
         }
     }
 }

@@ -19,7 +19,7 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider},
 };
 use serde::Deserialize;
-use tracing::{Level, Span, level_filters::LevelFilter};
+use tracing::{Instrument as _, Level, Span, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
     EnvFilter, Layer, filter::Targets, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
@@ -272,4 +272,28 @@ pub fn state_trace_in<T>(request: &mut tonic::Request<T>) {
     let mut headers = std::mem::take(request.metadata_mut()).into_headers();
     state_trace(&Span::current(), &mut headers);
     *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
+}
+
+/// A server for calls of our own processes: each runs in a span that continues the caller's trace.
+#[derive(Debug, Clone)]
+pub struct Traced<S>(pub S);
+
+impl<S, B> tower::Service<http::Request<B>> for Traced<S>
+where
+    S: tower::Service<http::Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = tracing::instrument::Instrumented<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let span = tracing::info_span!("grpc.request", rpc.method = request.uri().path());
+        continue_trace(&span, request.headers());
+        let call = span.in_scope(|| self.0.call(request));
+        call.instrument(span)
+    }
 }

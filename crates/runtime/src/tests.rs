@@ -151,7 +151,7 @@ async fn a_part_that_ends_by_itself_ends_the_process() {
     parts.listener("client", async move { stop.cancelled().await });
     parts.background("relay", async {});
     let ended = parts.run(std::future::pending(), Duration::from_secs(5)).await;
-    assert!(matches!(ended, Err(Ended::Part(name)) if name == "relay"));
+    assert!(matches!(ended, Err(Ended(name)) if name == "relay"));
 
     let mut parts = Parts::new();
     parts.background("sweep", async { panic!("on purpose") });

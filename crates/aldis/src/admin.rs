@@ -1,0 +1,295 @@
+//! Administration: `aldis user`, `aldis remote`. Works through the running backend, or on the store when none runs.
+
+use std::{collections::BTreeMap, io::BufRead as _, path::PathBuf, time::Duration};
+
+use aldis_proto::{
+    channel::Channel,
+    convert,
+    federation::v1::SearchPolicy as WireSearch,
+    internal::v1::{
+        CreateUserRequest, ListPeersRequest, ListRemotesRequest, PeerState, RemoteState as WireState, SetRemoteRequest,
+        SetRemoteStateRequest, peer_states_client::PeerStatesClient, remote_admin_client::RemoteAdminClient,
+        user_admin_client::UserAdminClient,
+    },
+};
+use aldis_runtime::channel;
+use aldis_types::{Domain, RemotePolicy, RemoteState, SearchPolicy};
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use tonic::Status;
+
+use crate::{
+    backend::{self, Offline},
+    config::Config,
+};
+
+/// How long one step of administration may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a backend that is just starting may take to listen to administration.
+const STARTING: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration file of the backend.
+    #[arg(long, value_name = "FILE", env = "ALDIS_CONFIG")]
+    pub(crate) config: PathBuf,
+}
+
+/// Commands of `aldis user`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Create an activated account and print its qualified id as JSON.
+    Create(CreateUser),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateUser {
+    /// The e-mail address, with which the user logs in.
+    #[arg(long)]
+    email: String,
+    /// The password; without this option it is read from standard input, one line.
+    #[arg(long)]
+    password: Option<String>,
+    /// The name that others see.
+    #[arg(long)]
+    name: String,
+    /// The unique handle by which others find the user.
+    #[arg(long)]
+    handle: Option<String>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+/// Commands of `aldis remote`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Remote {
+    /// Show the other backends that are listed here.
+    List {
+        /// One JSON array.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// List another backend, or change what its users may find here. Revives one that was ended.
+    Set {
+        /// The other backend.
+        domain: String,
+        /// What users there may find here: `no_search`, `exact_handle_search` (whoever has that handle), or
+        /// `full_search` (as users here do).
+        #[arg(long, value_name = "POLICY")]
+        search_policy: SearchPolicy,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Stop talking to another backend, in both directions. What waits for it waits on.
+    Suspend {
+        /// The other backend.
+        domain: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Talk to a suspended backend again, and deliver what waited.
+    Resume {
+        /// The other backend.
+        domain: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// End federation with another backend for good. Not available yet.
+    End {
+        /// The other backend.
+        domain: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+/// The way to a backend's administration.
+pub(crate) struct Administration {
+    channel: Channel,
+    _offline: Option<Offline>,
+}
+
+impl Administration {
+    /// Through the backend that runs, else through its store.
+    pub(crate) async fn of(config: &Config) -> Result<Self> {
+        let socket = config.store.socket();
+        let deadline = tokio::time::Instant::now() + STARTING;
+        loop {
+            if backend::answers(&socket) {
+                return Ok(Self { channel: channel::unix(&socket), _offline: None });
+            }
+            if let Some(offline) = Offline::open(config).await? {
+                return Ok(Self { channel: offline.channel.clone(), _offline: Some(offline) });
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("a process owns {} and does not answer on {}", config.store.path.display(), socket.display());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The other backends that are listed.
+    pub(crate) async fn remotes(&self) -> Result<BTreeMap<Domain, RemotePolicy>> {
+        let call = async { RemoteAdminClient::new(self.channel.clone()).list_remotes(ListRemotesRequest {}).await };
+        let policy = ask(call).await?.policy.context("the backend answered without a policy")?;
+        let snapshot = convert::from_policy(&policy)?;
+        Ok(snapshot.remotes)
+    }
+
+    /// Lists a backend or changes what its users may find.
+    pub(crate) async fn set_remote(&self, domain: &Domain, search: SearchPolicy) -> Result<()> {
+        let request = SetRemoteRequest { domain: domain.to_string(), search_policy: wire(search) };
+        let call = async { RemoteAdminClient::new(self.channel.clone()).set_remote(request).await };
+        ask(call).await.map(drop)
+    }
+
+    async fn set_state(&self, domain: &Domain, state: WireState) -> Result<()> {
+        let request = SetRemoteStateRequest { domain: domain.to_string(), state: state.into() };
+        let call = async { RemoteAdminClient::new(self.channel.clone()).set_remote_state(request).await };
+        ask(call).await.map(drop)
+    }
+
+    /// What the federator knows of its peers; nothing when it does not run.
+    async fn peers(&self) -> Vec<PeerState> {
+        let call = async { PeerStatesClient::new(self.channel.clone()).list_peers(ListPeersRequest {}).await };
+        ask(call).await.map(|answer| answer.peers).unwrap_or_default()
+    }
+}
+
+fn wire(search: SearchPolicy) -> u32 {
+    i32::from(WireSearch::from(search)).cast_unsigned()
+}
+
+async fn ask<R>(call: impl Future<Output = Result<tonic::Response<R>, Status>>) -> Result<R> {
+    let answer = tokio::time::timeout(DEADLINE, call).await.context("the backend does not answer")?;
+    answer.map(tonic::Response::into_inner).map_err(|status| failure(&status))
+}
+
+/// One line for the operator.
+fn failure(status: &Status) -> anyhow::Error {
+    if status.message().is_empty() {
+        anyhow::anyhow!("the backend answered {:?}", status.code())
+    } else {
+        anyhow::anyhow!("{}", status.message())
+    }
+}
+
+/// Runs a command of `aldis user`.
+pub(crate) async fn user(command: User) -> Result<()> {
+    let User::Create(arguments) = command;
+    let config = Config::load(&arguments.config.config)?;
+    let password = match arguments.password {
+        Some(password) => password,
+        None => {
+            let mut line = String::new();
+            std::io::stdin().lock().read_line(&mut line).context("reading the password from standard input")?;
+            line.trim_end_matches(['\r', '\n']).to_owned()
+        }
+    };
+    let administration = Administration::of(&config).await?;
+    let request =
+        CreateUserRequest { email: arguments.email, password, name: arguments.name, handle: arguments.handle };
+    let call = async { UserAdminClient::new(administration.channel.clone()).create_user(request).await };
+    let created = ask(call).await?;
+    let id = convert::user_id(&created.id)?;
+    println!("{}", serde_json::json!({ "id": id, "domain": created.domain }));
+    Ok(())
+}
+
+/// Runs a command of `aldis remote`.
+pub(crate) async fn remote(command: Remote) -> Result<()> {
+    match command {
+        Remote::List { json, config } => {
+            let config = Config::load(&config.config)?;
+            let administration = Administration::of(&config).await?;
+            let remotes = administration.remotes().await?;
+            print_remotes(&remotes, &administration.peers().await, json);
+            Ok(())
+        }
+        Remote::Set { domain, search_policy, config } => {
+            let (administration, domain) = about(&domain, &config).await?;
+            administration.set_remote(&domain, search_policy).await
+        }
+        Remote::Suspend { domain, config } => {
+            let (administration, domain) = about(&domain, &config).await?;
+            administration.set_state(&domain, WireState::Suspended).await
+        }
+        Remote::Resume { domain, config } => {
+            let (administration, domain) = about(&domain, &config).await?;
+            administration.set_state(&domain, WireState::Active).await
+        }
+        Remote::End { domain, config } => {
+            let config = Config::load(&config.config)?;
+            let domain = other(&domain, &config)?;
+            bail!(
+                "ending federation with {domain} is not available yet; `aldis remote suspend {domain}` stops all traffic"
+            )
+        }
+    }
+}
+
+/// A domain other than our own.
+fn other(text: &str, config: &Config) -> Result<Domain> {
+    let domain: Domain = text.parse().map_err(|error| anyhow::anyhow!("{text:?}: {error}"))?;
+    if domain == config.domain {
+        bail!("{domain} is this backend's own domain");
+    }
+    Ok(domain)
+}
+
+async fn about(domain: &str, config: &ConfigFile) -> Result<(Administration, Domain)> {
+    let config = Config::load(&config.config)?;
+    let domain = other(domain, &config)?;
+    Ok((Administration::of(&config).await?, domain))
+}
+
+fn state_name(state: RemoteState) -> &'static str {
+    match state {
+        RemoteState::Active => "active",
+        RemoteState::Suspended => "suspended",
+        RemoteState::Ended => "ended",
+    }
+}
+
+fn print_remotes(remotes: &BTreeMap<Domain, RemotePolicy>, peers: &[PeerState], json: bool) {
+    let peer = |domain: &Domain| peers.iter().find(|peer| peer.domain == domain.as_str());
+    if json {
+        let rows: Vec<_> = remotes.iter().map(|(domain, remote)| json_row(domain, remote, peer(domain))).collect();
+        println!("{}", serde_json::Value::from(rows));
+        return;
+    }
+    if remotes.is_empty() {
+        println!("no other backends are listed");
+    }
+    for (domain, remote) in remotes {
+        let link = match peer(domain) {
+            None => "no contact since the start".to_owned(),
+            Some(peer) if peer.connected => "connected".to_owned(),
+            Some(peer) if !peer.last_error.is_empty() => format!("not connected: {}", peer.last_error),
+            Some(_) => "not connected".to_owned(),
+        };
+        let (domain, state, search) = (domain.as_str(), state_name(remote.state), remote.search_policy.as_str());
+        println!("{domain:30}  {state:9}  {search:19}  {link}");
+    }
+}
+
+fn json_row(domain: &Domain, remote: &RemotePolicy, peer: Option<&PeerState>) -> serde_json::Value {
+    let mut row = serde_json::json!({
+        "domain": domain,
+        "state": state_name(remote.state),
+        "search_policy": remote.search_policy,
+    });
+    if let Some(peer) = peer {
+        row["peer"] = serde_json::json!({
+            "connected": peer.connected,
+            "connected_since": peer.connected_since,
+            "last_error": peer.last_error,
+            "last_error_time": peer.last_error_time,
+            "breaker": peer.breaker,
+            "build": peer.build,
+        });
+    }
+    row
+}

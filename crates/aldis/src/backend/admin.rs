@@ -1,0 +1,106 @@
+//! The door for administration: a Unix socket beside the store, and the store itself when nobody runs.
+
+use std::{
+    path::Path,
+    task::{Context as TaskContext, Poll},
+};
+
+use aldis_peers::Peers;
+use aldis_proto::channel::{Channel, ChannelError, InProcess};
+use aldis_runtime::listen;
+use aldis_storage::StoreError;
+use anyhow::Result;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tonic::body::Body;
+use tower::{BoxError, Service, ServiceExt as _};
+
+use super::{
+    parts::{Process, Store},
+    start,
+};
+use crate::config::{Config, ServiceName, StoreConfig};
+
+/// Serves administration beside the store.
+pub(super) fn serve(
+    process: &mut Process,
+    store: &StoreConfig,
+    users: Channel,
+    peer_states: Option<Channel>,
+) -> std::io::Result<()> {
+    let listener = listen::bind_unix(&store.socket())?;
+    let serving = listen::serve_unix(listener, Administration { users, peer_states }, process.parts.stop());
+    process.parts.listener("administration", serving);
+    Ok(())
+}
+
+/// Sends administration to the service that answers it.
+#[derive(Clone)]
+struct Administration {
+    users: Channel,
+    peer_states: Option<Channel>,
+}
+
+const USERS: [&str; 2] = ["/aldis.internal.v1.UserAdmin/", "/aldis.internal.v1.RemoteAdmin/"];
+const PEER_STATES: &str = "/aldis.internal.v1.PeerStates/";
+
+impl<B> Service<http::Request<B>> for Administration
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = http::Response<Body>;
+    type Error = ChannelError;
+    type Future = BoxFuture<'static, Result<Self::Response, ChannelError>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), ChannelError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let path = request.uri().path();
+        let channel = if USERS.iter().any(|prefix| path.starts_with(prefix)) {
+            Some(self.users.clone())
+        } else if path.starts_with(PEER_STATES) {
+            self.peer_states.clone()
+        } else {
+            None
+        };
+        Box::pin(async move {
+            match channel {
+                Some(channel) => channel.oneshot(request.map(Body::new)).await,
+                None => Ok(tonic::Status::unimplemented("not part of administration here").into_http()),
+            }
+        })
+    }
+}
+
+/// The users service of a backend that does not run, for administration alone.
+pub(crate) struct Offline {
+    pub(crate) channel: Channel,
+    _users: aldis_users::Service,
+    _store: Store,
+}
+
+impl Offline {
+    /// Opens the store. `None` when a process runs that owns it.
+    pub(crate) async fn open(config: &Config) -> Result<Option<Self>> {
+        let store = match Store::open(&config.store, &[ServiceName::Users]) {
+            Ok(store) => store,
+            Err(error) if matches!(error.downcast_ref(), Some(StoreError::Locked(_))) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let process = Process::quiet(config);
+        let start = start::Context { config, process: &process, peers: Peers::new(InProcess::new().channel()) };
+        // What is left to tell the others waits in the store until the backend runs.
+        let mut users = start.users(&store.db, InProcess::new().channel(), InProcess::new().channel()).await?;
+        let place = InProcess::new();
+        place.serve(std::mem::take(&mut users.internal));
+        Ok(Some(Self { channel: place.channel(), _users: users, _store: store }))
+    }
+}
+
+/// Whether somebody listens on the administration socket.
+pub(crate) fn answers(socket: &Path) -> bool {
+    listen::unix_answers(socket)
+}

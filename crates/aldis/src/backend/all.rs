@@ -1,0 +1,82 @@
+//! `aldis all`: every service in this process. They call each other without sockets, through the same servers.
+
+use aldis_peers::Peers;
+use aldis_proto::channel::{Channel, InProcess};
+use aldis_runtime::operations::Health;
+use anyhow::{Context as _, Result};
+use axum::Router;
+
+use super::{
+    admin,
+    parts::{Process, Store, federation_troubles, ingress, store_works, tokens_can_be_checked},
+    start,
+};
+use crate::config::{Config, ServiceName};
+
+/// Runs a whole backend until `stop`, or until a signal asks it to.
+pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
+    let mut process = Process::begin("all", &config)?;
+    let Store { db, locks: _locks } = Store::open(&config.store, &ServiceName::ALL)?;
+    let places = Places::default();
+    let start = start::Context { config: &config, process: &process, peers: Peers::new(places.egress.channel()) };
+
+    // Notifications first: what the others have left to tell finds it there.
+    let notifications = start.notifications(&db).await?;
+    places.notifications.serve(notifications.internal);
+    let channels = (places.notifications.channel(), places.conversations.channel());
+    let users = start.users(&db, channels.0, channels.1).await?;
+    places.users.serve(users.internal);
+    let channels = (places.users.channel(), places.notifications.channel());
+    let conversations = start.conversations(&db, channels.0, channels.1).await?;
+    places.conversations.serve(conversations.internal);
+    let assets = start.assets().await?;
+
+    let mut health = store_works(Health::new(), &db);
+    let verifier = process.verifier.clone();
+    health = health.require("tokens", move || std::future::ready(tokens_can_be_checked(&verifier)));
+    let mut peer_states: Option<Channel> = None;
+    if let Some(federation) = &config.federation {
+        let listener = ingress(federation).await?;
+        let components = aldis_federator::Components {
+            users: in_process(users.federation),
+            conversations: in_process(conversations.federation),
+            assets: assets.federation.map(|routes| in_process(Some(routes))),
+        };
+        let federator = start.federator(federation, components, false, listener).await?;
+        places.egress.serve_channel(federator.egress);
+        peer_states = Some(in_process(Some(federator.internal)));
+        health = federation_troubles(health, federator.health);
+        process.adopt_federator(federator.tasks, federator.shutdown);
+    } else {
+        places.egress.serve_channel(start::no_federation());
+    }
+
+    process.parts.adopt("notifications", notifications.tasks);
+    process.parts.adopt("users", users.tasks);
+    process.parts.adopt("conversations", conversations.tasks);
+    process.parts.adopt("assets", assets.tasks);
+    process.close_sockets_at_end(notifications.sockets);
+    let routes =
+        Router::new().merge(users.client).merge(conversations.client).merge(assets.client).merge(notifications.client);
+    process.serve_clients(&config, config.client.listen, routes).await?;
+    admin::serve(&mut process, &config.store, places.users.channel(), peer_states).context("administration socket")?;
+    process.serve_operations(config.operations.listen, health).await?;
+    process.run(stop).await
+}
+
+/// Where the services find each other.
+#[derive(Default)]
+struct Places {
+    users: InProcess,
+    conversations: InProcess,
+    notifications: InProcess,
+    egress: start::Later,
+}
+
+fn in_process(routes: Option<tonic::service::Routes>) -> Channel {
+    let place = InProcess::new();
+    if let Some(routes) = routes {
+        place.serve(routes);
+    }
+    place.channel()
+}

@@ -1,0 +1,13 @@
+//! A backend: all services in one process, or one service in a process of its own.
+
+mod admin;
+mod all;
+mod parts;
+mod single;
+mod start;
+
+pub(crate) use self::{
+    admin::{Offline, answers},
+    all::run as all,
+    single::run as single,
+};

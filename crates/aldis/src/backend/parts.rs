@@ -1,0 +1,186 @@
+//! What the processes of a backend have in common: store, locks, telemetry, listeners.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use aldis_api::{TokenVerifier, serve::Front};
+use aldis_peers::Policy;
+use aldis_runtime::{
+    SharedClock, SharedRandom, SystemClock, SystemRandom, listen,
+    listen::Kind,
+    operations::{self, Health},
+    shutdown::Parts,
+    telemetry::{self, Telemetry, TelemetryError},
+};
+use aldis_storage::{Db, DbOptions, ServiceLock};
+use anyhow::{Context as _, Result, ensure};
+use axum::Router;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ServiceName, StoreConfig};
+
+/// The parts of a process while it is put together.
+pub(super) struct Process {
+    pub(super) parts: Parts,
+    pub(super) clock: SharedClock,
+    pub(super) random: SharedRandom,
+    pub(super) verifier: TokenVerifier,
+    pub(super) policy: Policy,
+    telemetry: Option<Telemetry>,
+    metrics: Option<PrometheusHandle>,
+    drain: Duration,
+}
+
+impl Process {
+    /// Starts telemetry. `service` names the process.
+    pub(super) fn begin(service: &str, config: &Config) -> Result<Self> {
+        let metrics = telemetry::metrics()?;
+        let name = format!("aldis-{service}");
+        let telemetry = match Telemetry::start(&name, config.domain.as_str(), &config.log, &config.tracing) {
+            Ok(telemetry) => Some(telemetry),
+            // Another backend in this process, or a test, has set up logging for all.
+            Err(TelemetryError::Started(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let mut parts = Parts::new();
+        parts.background("metrics", operations::upkeep(metrics.clone()));
+        tracing::info!(service, domain = %config.domain, version = env!("CARGO_PKG_VERSION"), "starting");
+        Ok(Self { parts, telemetry, metrics: Some(metrics), ..Self::quiet(config) })
+    }
+
+    /// A process that logs nothing and serves nobody.
+    pub(super) fn quiet(config: &Config) -> Self {
+        Self {
+            parts: Parts::new(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            verifier: TokenVerifier::new(),
+            policy: Policy::new(max_policy_age(config)),
+            telemetry: None,
+            metrics: None,
+            drain: Duration::from_secs(config.operations.drain_seconds),
+        }
+    }
+
+    /// Serves the client API.
+    pub(super) async fn serve_clients(&mut self, config: &Config, address: SocketAddr, routes: Router) -> Result<()> {
+        let front = Front::new(routes, config.client.clone(), self.verifier.clone()).map_err(anyhow::Error::msg)?;
+        let listener = listen::bind("client", address).await?;
+        tracing::info!(%address, "serving clients");
+        let serving = listen::serve(listener, Kind::Http, None, front, self.parts.stop());
+        self.parts.listener("client", serving);
+        Ok(())
+    }
+
+    /// Serves health and metrics.
+    pub(super) async fn serve_operations(&mut self, address: SocketAddr, health: Health) -> Result<()> {
+        let Some(metrics) = self.metrics.clone() else { return Ok(()) };
+        let listener = listen::bind("operations", address).await?;
+        let stop = self.parts.stop();
+        let router = operations::router(health, metrics, stop);
+        // Goes on while others drain: whoever asks shall hear that we are stopping.
+        self.parts
+            .background("operations", listen::serve(listener, Kind::Http, None, router, CancellationToken::new()));
+        Ok(())
+    }
+
+    /// Takes over a federator: it drains with the listeners.
+    pub(super) fn adopt_federator(&mut self, mut tasks: JoinSet<()>, shutdown: CancellationToken) {
+        let stop = self.parts.stop();
+        self.parts.listener("federator", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                Some(ended) = tasks.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "background task of the federator failed");
+                    }
+                    return;
+                }
+            }
+            shutdown.cancel();
+            while tasks.join_next().await.is_some() {}
+        });
+    }
+
+    /// Tells clients with open sockets that we are going, once we are.
+    pub(super) fn close_sockets_at_end(&mut self, sockets: aldis_notifications::Sockets) {
+        let stop = self.parts.stop();
+        self.parts.listener("sockets", async move {
+            stop.cancelled().await;
+            sockets.close_all();
+        });
+    }
+
+    /// Runs until asked to stop.
+    pub(super) async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
+        tracing::info!("started");
+        let outcome = self.parts.run(stop, self.drain).await;
+        tracing::info!("stopped");
+        if let Some(telemetry) = self.telemetry {
+            telemetry.finish();
+        }
+        Ok(outcome?)
+    }
+}
+
+fn max_policy_age(config: &Config) -> Duration {
+    config.federation.as_ref().map_or(Duration::from_secs(60), aldis_federator::Config::max_policy_age)
+}
+
+/// The embedded store of this process, and what keeps other processes from owning the same services.
+pub(super) struct Store {
+    pub(super) db: Db,
+    pub(super) locks: Vec<ServiceLock>,
+}
+
+impl Store {
+    /// Takes the locks of `services` and opens the store.
+    pub(super) fn open(config: &StoreConfig, services: &[ServiceName]) -> Result<Self> {
+        let locks = services
+            .iter()
+            .map(|service| ServiceLock::take(&config.path, service.as_str()))
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(|| format!("store {}", config.path.display()))?;
+        let options = DbOptions { readers: config.readers, max_pages: config.max_pages() };
+        let db = Db::open(&config.path, &options).with_context(|| format!("store {}", config.path.display()))?;
+        Ok(Self { db, locks })
+    }
+}
+
+/// A probe that writes to the store.
+pub(super) fn store_works(health: Health, db: &Db) -> Health {
+    let db = db.clone();
+    health.require("store", move || {
+        let db = db.clone();
+        async move { db.write(|_| Ok(())).await.map_err(|error| error.to_string()) }
+    })
+}
+
+/// A probe for the keys with which tokens are checked.
+pub(super) fn tokens_can_be_checked(verifier: &TokenVerifier) -> Result<(), String> {
+    if verifier.is_ready() { Ok(()) } else { Err("no keys from users yet".to_owned()) }
+}
+
+/// Troubles of the federator, which do not make a process unready.
+pub(super) fn federation_troubles(health: Health, federator: aldis_federator::Health) -> Health {
+    health.watch("federation", move || {
+        let troubles = federator.degraded();
+        async move { if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) } }
+    })
+}
+
+/// Opens the door for other backends.
+pub(super) async fn ingress(federation: &aldis_federator::Config) -> Result<TcpListener> {
+    Ok(listen::bind("federation", federation.listen).await?)
+}
+
+/// A listener without TLS must not be reachable from outside this machine.
+pub(super) fn on_loopback(key: &str, address: SocketAddr) -> Result<()> {
+    ensure!(
+        address.ip().is_loopback(),
+        "configuration: `{key}` = {address}; allowed: a loopback address, or internal TLS (`services.ca_file` and the \
+         service's certificate)"
+    );
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Starting each service with what it needs, whichever process it is in.
+
+use std::{
+    sync::{Arc, OnceLock},
+    task::{Context as TaskContext, Poll},
+};
+
+use aldis_api::label;
+use aldis_peers::Peers;
+use aldis_proto::{
+    channel::{Channel, ChannelError, NotServing, boxed},
+    error,
+    federation::v1::Hop,
+    metadata,
+};
+use anyhow::{Context as _, Result};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
+use tokio::net::TcpListener;
+use tonic::{Code, body::Body, metadata::MetadataValue};
+use tower::{BoxError, Service, ServiceExt as _, service_fn};
+
+use super::parts::Process;
+use crate::config::Config;
+
+/// Kinds of envelopes of users' lanes that the users service understands: a rescinded connection request.
+const USERS_KINDS: &[u32] = &[10];
+
+/// What every service gets.
+pub(super) struct Context<'a> {
+    pub(super) config: &'a Config,
+    pub(super) process: &'a Process,
+    pub(super) peers: Peers,
+}
+
+impl Context<'_> {
+    pub(super) async fn notifications(&self, db: &aldis_storage::Db) -> Result<aldis_notifications::Service> {
+        let dependencies = aldis_notifications::Dependencies {
+            domain: self.config.domain.clone(),
+            db: db.clone(),
+            clock: self.process.clock.clone(),
+            random: self.process.random.clone(),
+            verifier: self.process.verifier.clone(),
+        };
+        aldis_notifications::start(self.config.notifications.clone(), dependencies).await.context("notifications")
+    }
+
+    pub(super) async fn users(
+        &self,
+        db: &aldis_storage::Db,
+        notifications: Channel,
+        conversations: Channel,
+    ) -> Result<aldis_users::Service> {
+        let dependencies = aldis_users::Dependencies {
+            domain: self.config.domain.clone(),
+            db: db.clone(),
+            clock: self.process.clock.clone(),
+            random: self.process.random.clone(),
+            policy: self.process.policy.clone(),
+            verifier: self.process.verifier.clone(),
+            peers: self.peers.clone(),
+            notifications,
+            conversations,
+        };
+        aldis_users::start(self.config.users.clone(), dependencies).await.context("users")
+    }
+
+    pub(super) async fn conversations(
+        &self,
+        db: &aldis_storage::Db,
+        users: Channel,
+        notifications: Channel,
+    ) -> Result<aldis_conversations::Service> {
+        let dependencies = aldis_conversations::Dependencies {
+            domain: self.config.domain.clone(),
+            db: db.clone(),
+            clock: self.process.clock.clone(),
+            random: self.process.random.clone(),
+            policy: self.process.policy.clone(),
+            verifier: self.process.verifier.clone(),
+            peers: self.peers.clone(),
+            users,
+            notifications,
+        };
+        aldis_conversations::start(self.config.conversations.clone(), dependencies).await.context("conversations")
+    }
+
+    pub(super) async fn assets(&self) -> Result<aldis_assets::Service> {
+        let dependencies = aldis_assets::Dependencies { verifier: self.process.verifier.clone() };
+        aldis_assets::start(self.config.assets.clone(), dependencies).await.context("assets")
+    }
+
+    pub(super) async fn federator(
+        &self,
+        federation: &aldis_federator::Config,
+        components: aldis_federator::Components,
+        stated_origin: bool,
+        ingress: TcpListener,
+    ) -> Result<aldis_federator::Service> {
+        let capabilities = aldis_federator::Capabilities::of_this_build(
+            USERS_KINDS.to_vec(),
+            aldis_conversations::KINDS.to_vec(),
+            federation.max_message_bytes,
+        );
+        let dependencies = aldis_federator::Dependencies {
+            domain: self.config.domain.clone(),
+            clock: self.process.clock.clone(),
+            random: self.process.random.clone(),
+            policy: self.process.policy.clone(),
+            capabilities,
+            components,
+            stated_origin,
+        };
+        aldis_federator::start(federation.clone(), dependencies, ingress).await.context("federator")
+    }
+}
+
+/// The channel of a backend without `[federation]`: every call fails with `federation-not-enabled`.
+pub(super) fn no_federation() -> Channel {
+    boxed(service_fn(|_: http::Request<Body>| {
+        let row = label::FEDERATION_NOT_ENABLED;
+        let mut status = error::status(Code::FailedPrecondition, Hop::OwnFederator, row.label, "", row.message);
+        status.metadata_mut().insert(metadata::OWN_FAILURE, MetadataValue::from_static("1"));
+        ready(Ok::<_, BoxError>(status.into_http()))
+    }))
+}
+
+/// A place for a channel that does not exist yet.
+#[derive(Clone, Default)]
+pub(super) struct Later(Arc<OnceLock<Channel>>);
+
+impl Later {
+    pub(super) fn channel(&self) -> Channel {
+        boxed(self.clone())
+    }
+
+    /// Puts the channel in place. Only the first call has an effect.
+    pub(super) fn serve_channel(&self, channel: Channel) {
+        let _ = self.0.set(channel);
+    }
+}
+
+impl Service<http::Request<Body>> for Later {
+    type Response = http::Response<Body>;
+    type Error = ChannelError;
+    type Future = BoxFuture<'static, Result<Self::Response, ChannelError>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), ChannelError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match self.0.get() {
+            Some(channel) => channel.clone().oneshot(request).boxed(),
+            None => ready(Err(ChannelError::new(NotServing))).boxed(),
+        }
+    }
+}

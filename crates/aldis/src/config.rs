@@ -1,0 +1,267 @@
+//! The configuration file of a backend: the domain, what every process needs, and one section per service.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use aldis_api::serve::ClientConfig;
+use aldis_runtime::{
+    config::{self, ConfigError},
+    telemetry::{LogConfig, TracingConfig},
+};
+use aldis_types::Domain;
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The backend's domain, part of every id that it gives out: fixed for life.
+    pub(crate) domain: Domain,
+    /// `[store]`.
+    pub(crate) store: StoreConfig,
+    /// `[client]`.
+    #[serde(default)]
+    pub(crate) client: ClientConfig,
+    /// `[operations]`.
+    #[serde(default)]
+    pub(crate) operations: OperationsConfig,
+    /// `[log]`.
+    #[serde(default)]
+    pub(crate) log: LogConfig,
+    /// `[tracing]`.
+    #[serde(default)]
+    pub(crate) tracing: TracingConfig,
+    /// `[users]`.
+    #[serde(default)]
+    pub(crate) users: aldis_users::Config,
+    /// `[conversations]`.
+    #[serde(default)]
+    pub(crate) conversations: aldis_conversations::Config,
+    /// `[assets]`.
+    #[serde(default)]
+    pub(crate) assets: aldis_assets::Config,
+    /// `[notifications]`.
+    #[serde(default)]
+    pub(crate) notifications: aldis_notifications::Config,
+    /// `[federation]`. Absent: this backend federates with nobody.
+    #[serde(default)]
+    pub(crate) federation: Option<aldis_federator::Config>,
+    /// `[services]`, needed where every service is a process of its own.
+    #[serde(default)]
+    pub(crate) services: ServicesConfig,
+}
+
+/// `[store]`: the embedded store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoreConfig {
+    /// The file. Its folder must exist; the administration socket and lock files lie beside it.
+    pub(crate) path: PathBuf,
+    /// Connections for reading.
+    #[serde(default = "readers")]
+    pub(crate) readers: usize,
+    /// Size of the file at which writes are refused, in MiB. Absent: as large as the disk.
+    #[serde(default)]
+    pub(crate) max_mib: Option<u32>,
+}
+
+fn readers() -> usize {
+    2
+}
+
+/// `[operations]`: health and metrics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OperationsConfig {
+    /// Serves `/healthz`, `/readyz`, `/metrics` of `aldis all`.
+    pub(crate) listen: SocketAddr,
+    /// How long requests under way may take once the process is asked to stop.
+    pub(crate) drain_seconds: u64,
+}
+
+impl Default for OperationsConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), drain_seconds: 10 }
+    }
+}
+
+/// `[services]`: listeners and addresses of services in processes of their own.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServicesConfig {
+    /// The authority of internal certificates. Without it, services talk without TLS, on loopback only.
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) users: ServiceConfig,
+    pub(crate) conversations: ServiceConfig,
+    pub(crate) assets: ServiceConfig,
+    pub(crate) notifications: ServiceConfig,
+    pub(crate) federator: ServiceConfig,
+}
+
+/// `[services.<service>]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServiceConfig {
+    /// Where it serves clients.
+    pub(crate) client: Option<SocketAddr>,
+    /// Where it serves our other services.
+    pub(crate) internal: Option<SocketAddr>,
+    /// Where it serves our federator.
+    pub(crate) federation: Option<SocketAddr>,
+    /// Where it serves `/healthz`, `/readyz`, `/metrics`.
+    pub(crate) operations: Option<SocketAddr>,
+    /// `host:port` at which other services reach the internal listener, if that is not its own address.
+    pub(crate) internal_address: Option<String>,
+    /// `host:port` at which the federator reaches the federation listener, if that is not its own address.
+    pub(crate) federation_address: Option<String>,
+    /// Its certificate for internal connections.
+    pub(crate) certificate_file: Option<PathBuf>,
+    /// The private key of that certificate.
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+/// A service that can be a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServiceName {
+    Users,
+    Conversations,
+    Assets,
+    Notifications,
+    Federator,
+}
+
+impl ServiceName {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Users, Self::Conversations, Self::Assets, Self::Notifications, Self::Federator];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Users => "users",
+            Self::Conversations => "conversations",
+            Self::Assets => "assets",
+            Self::Notifications => "notifications",
+            Self::Federator => "federator",
+        }
+    }
+}
+
+impl ServicesConfig {
+    pub(crate) fn of(&self, name: ServiceName) -> &ServiceConfig {
+        match name {
+            ServiceName::Users => &self.users,
+            ServiceName::Conversations => &self.conversations,
+            ServiceName::Assets => &self.assets,
+            ServiceName::Notifications => &self.notifications,
+            ServiceName::Federator => &self.federator,
+        }
+    }
+}
+
+/// Keys whose values are file names.
+fn paths() -> Vec<String> {
+    let mut paths: Vec<String> = ["store.path", "users.mail.folder", "services.ca_file"].map(str::to_owned).into();
+    paths.extend(aldis_federator::PATHS.iter().map(|key| format!("federation.{key}")));
+    for service in ServiceName::ALL {
+        let section = format!("services.{}", service.as_str());
+        paths.extend([format!("{section}.certificate_file"), format!("{section}.key_file")]);
+    }
+    paths
+}
+
+impl Config {
+    /// Reads and checks the file and the environment.
+    pub(crate) fn load(file: &Path) -> Result<Self, ConfigError> {
+        let config: Self = config::load(file, &paths())?;
+        config.check().map_err(|text| ConfigError::invalid(format!("{}: {text}", file.display())))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.store.check()?;
+        self.client.check()?;
+        self.operations.check()?;
+        self.log.check().map_err(|error| bare(&error))?;
+        self.tracing.check().map_err(|error| bare(&error))?;
+        self.users.check()?;
+        self.conversations.check()?;
+        self.assets.check()?;
+        self.notifications.check()?;
+        if let Some(federation) = &self.federation {
+            federation.check()?;
+        }
+        self.services.check()
+    }
+}
+
+/// The text of a configuration error without the words that [`ConfigError::invalid`] puts in front.
+fn bare(error: &ConfigError) -> String {
+    match error {
+        ConfigError::Invalid(text) => text.clone(),
+        ConfigError::File { .. } => error.to_string(),
+    }
+}
+
+impl StoreConfig {
+    fn check(&self) -> Result<(), String> {
+        if self.path.file_name().is_none() {
+            return Err(format!("`store.path` = {:?}; allowed: the name of a file", self.path));
+        }
+        if !self.path.parent().is_some_and(Path::is_dir) {
+            let path = self.path.display();
+            return Err(format!("`store.path` = \"{path}\"; allowed: a file in a folder that exists"));
+        }
+        if !(1..=64).contains(&self.readers) {
+            return Err(format!("`store.readers` = {}; allowed: 1 to 64", self.readers));
+        }
+        match self.max_mib {
+            Some(mib) if mib < 16 => Err(format!("`store.max_mib` = {mib}; allowed: 16 or more")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Pages of 8 KiB.
+    pub(crate) fn max_pages(&self) -> Option<u32> {
+        self.max_mib.map(|mib| mib.saturating_mul(128))
+    }
+
+    /// The administration socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path.with_file_name("admin.sock")
+    }
+}
+
+impl OperationsConfig {
+    fn check(&self) -> Result<(), String> {
+        if self.drain_seconds <= 600 {
+            Ok(())
+        } else {
+            Err(format!("`operations.drain_seconds` = {}; allowed: 0 to 600", self.drain_seconds))
+        }
+    }
+}
+
+impl ServicesConfig {
+    fn check(&self) -> Result<(), String> {
+        for name in ServiceName::ALL {
+            let section = format!("services.{}", name.as_str());
+            let service = self.of(name);
+            if service.certificate_file.is_some() != service.key_file.is_some() {
+                return Err(format!("`{section}.certificate_file` and `{section}.key_file` are needed together"));
+            }
+            if service.certificate_file.is_some() && self.ca_file.is_none() {
+                return Err(format!("`services.ca_file` is missing; it is needed with `{section}.certificate_file`"));
+            }
+            let addresses =
+                [("internal_address", &service.internal_address), ("federation_address", &service.federation_address)];
+            for (key, address) in addresses {
+                let valid = |text: &String| text.parse::<http::uri::Authority>().is_ok_and(|it| it.port().is_some());
+                if let Some(address) = address.as_ref().filter(|address| !valid(address)) {
+                    return Err(format!("`{section}.{key}` = {address:?}; allowed: host:port"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! The one binary of Aldis: a backend in one process or in several, a federation for trying out, and administration.
+//!
+//! A library as well, so that a test can hold whole backends in its own process.
+
+mod admin;
+mod backend;
+mod config;
+mod local;
+
+use std::{path::Path, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    admin::ConfigFile,
+    config::{Config, ServiceName},
+    local::process::untied,
+};
+
+/// A federated messaging backend.
+#[derive(Debug, Parser)]
+#[command(name = "aldis", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole backend in this process.
+    All(ConfigFile),
+    /// Run the users service: accounts, login, profiles, clients, connections.
+    Users(ConfigFile),
+    /// Run the conversations service: conversations, members, messages.
+    Conversations(ConfigFile),
+    /// Run the assets service: files.
+    Assets(ConfigFile),
+    /// Run the notifications service: queues and sockets.
+    Notifications(ConfigFile),
+    /// Run the federator: all traffic with other backends.
+    Federator(ConfigFile),
+    /// A whole federation on this machine, for trying out.
+    #[command(subcommand)]
+    Local(local::Local),
+    /// Administer accounts.
+    #[command(subcommand)]
+    User(admin::User),
+    /// Administer which other backends this one federates with.
+    #[command(subcommand)]
+    Remote(admin::Remote),
+}
+
+/// The program `aldis`.
+pub fn main() -> ExitCode {
+    aldis_runtime::workload::install_crypto();
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(cli.command));
+            // What still blocks (a read of the store, a password hash) has nobody left to answer.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("aldis: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a whole backend in this process, as `aldis all` does, until `stop` ends. Logs go where this process logs already,
+/// if it does.
+pub async fn serve(config: &Path, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    backend::all(Config::load(config)?, stop).await
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::All(file) => serve(&file.config, stop_asked()?).await,
+        Command::Users(file) => single(ServiceName::Users, &file).await,
+        Command::Conversations(file) => single(ServiceName::Conversations, &file).await,
+        Command::Assets(file) => single(ServiceName::Assets, &file).await,
+        Command::Notifications(file) => single(ServiceName::Notifications, &file).await,
+        Command::Federator(file) => single(ServiceName::Federator, &file).await,
+        Command::Local(command) => local::run(command).await,
+        Command::User(command) => admin::user(command).await,
+        Command::Remote(command) => admin::remote(command).await,
+    }
+}
+
+async fn single(name: ServiceName, file: &ConfigFile) -> anyhow::Result<()> {
+    backend::single(name, Config::load(&file.config)?, stop_asked()?).await
+}
+
+/// Ends when this process is asked to stop: by a signal, or by the end of its standard input where that was agreed.
+fn stop_asked() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = untied() => {}
+        }
+    })
+}

@@ -1,0 +1,104 @@
+//! `aldis local services`: one backend as separate processes behind the development router.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aldis_types::Domain;
+use anyhow::{Context as _, Result};
+
+use super::{
+    layout::{Backend, Folder, ServicePorts, State, loopback},
+    process::{LogFollower, Process, stop_all},
+    ready::{ReadyBackend, ReadyFile, ReadyService, is_ready, wait},
+    up::{Stop, is_free, remove_stale, start_dns, watch},
+};
+
+/// Starts the services of `domain` and stays until asked to stop.
+pub(crate) async fn run(folder: &Folder, domain: &Domain, ready_file: Option<&Path>) -> Result<()> {
+    let state = folder.state()?;
+    let backend = state.backend(domain).with_context(|| {
+        let folder = folder.path().display();
+        format!("{folder} has no backend {domain}: `aldis local init --dir {folder} --domain {domain}` adds it")
+    })?;
+    is_free(folder, domain)?;
+    remove_stale(ready_file)?;
+    let mut stop = Stop::new()?;
+    let mut started = Vec::new();
+    let logs = LogFollower::start()?;
+    let outcome = tokio::select! {
+        outcome = start(folder, &state, backend, &logs, &mut started, ready_file) => outcome.map(Some),
+        () = stop.asked() => Ok(None),
+    };
+    if let Ok(Some(())) = outcome {
+        println!("{domain} serves clients at http://{}; Ctrl-C stops it.", loopback(backend.client));
+        watch(&mut started, &mut stop).await;
+    }
+    eprintln!("stopping");
+    remove_stale(ready_file)?;
+    stop_all(started).await;
+    logs.finish();
+    outcome.map(drop)
+}
+
+async fn start(
+    folder: &Folder,
+    state: &State,
+    backend: &Backend,
+    logs: &LogFollower,
+    started: &mut Vec<Process>,
+    ready_file: Option<&Path>,
+) -> Result<()> {
+    let dns = start_dns(folder, state, &backend.domain, logs, started).await?;
+    let first = started.len();
+    let target = folder.of(&backend.domain);
+    let config = target.config();
+    let config = config.to_str().context("the folder's name is not UTF-8")?;
+    for (service, _) in backend.services() {
+        let name = format!("{} {service}", backend.domain);
+        let process = Process::start(&name, &[service, "--config", config], &target.log(service))?;
+        logs.follow(&process)?;
+        started.push(process);
+    }
+    let waiting = started[first..].iter_mut().zip(backend.services()).map(|(process, (_, ports))| {
+        let operations = loopback(ports.operations);
+        wait(process, async move || is_ready(operations).await)
+    });
+    futures::future::try_join_all(waiting).await?;
+
+    let dir = folder.path().to_str().context("the folder's name is not UTF-8")?;
+    let arguments = ["local", "router", "--dir", dir, "--domain", backend.domain.as_str()];
+    let router = Process::start(&format!("{} router", backend.domain), &arguments, &target.log("router"))?;
+    logs.follow(&router)?;
+    started.push(router);
+    let Some((router, services)) = started[first..].split_last_mut() else { return Ok(()) };
+    let operations = loopback(backend.operations);
+    wait(router, async move || is_ready(operations).await).await?;
+    let services = services.iter().zip(backend.services()).map(|(process, (service, ports))| ReadyService {
+        service: service.to_owned(),
+        replica: 0,
+        listeners: listeners(service, ports, backend),
+        pid: process.pid,
+        command: process.command.clone(),
+    });
+    let ready = ReadyBackend::new(folder, backend, router, services.collect());
+    if let Some(path) = ready_file {
+        ReadyFile::new(folder, dns, vec![ready]).write(path)?;
+    }
+    Ok(())
+}
+
+/// Where a service listens; as in its configuration.
+fn listeners(service: &str, ports: ServicePorts, backend: &Backend) -> BTreeMap<&'static str, String> {
+    let mut listeners = BTreeMap::new();
+    let mut add = |name, port| drop(listeners.insert(name, loopback(port).to_string()));
+    add("internal", ports.internal);
+    add("operations", ports.operations);
+    if service == "federator" {
+        add("federation", backend.federation);
+    } else {
+        add("client", ports.client);
+    }
+    if matches!(service, "users" | "conversations") {
+        add("federation", ports.federation);
+    }
+    listeners
+}

@@ -1,0 +1,170 @@
+//! `aldis local up`: the DNS server and every backend, each a process of its own, for as long as we run.
+
+use std::path::Path;
+
+use aldis_storage::{ServiceLock, StoreError};
+use aldis_types::Domain;
+use anyhow::{Context as _, Result, bail, ensure};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    dns, guide, init,
+    layout::{Backend, Folder, SERVICES, State, loopback},
+    process::{LogFollower, Process, stop_all},
+    ready::{self, ReadyBackend, ReadyDns, ReadyFile, is_ready, wait},
+};
+
+/// Starts the backends of `folder` (those of `only`, or all) and stays until asked to stop.
+pub(crate) async fn run(folder: &Folder, options: &init::Options, ready_file: Option<&Path>) -> Result<()> {
+    let state = init::run(folder, options).await?;
+    let backends = chosen(&state, &options.domains)?;
+    for backend in &backends {
+        is_free(folder, &backend.domain)?;
+    }
+    remove_stale(ready_file)?;
+    let mut stop = Stop::new()?;
+    let mut started = Vec::new();
+    let logs = LogFollower::start()?;
+    let outcome = tokio::select! {
+        outcome = start(folder, &state, &backends, &logs, &mut started, ready_file) => outcome.map(Some),
+        () = stop.asked() => Ok(None),
+    };
+    if let Ok(Some(())) = outcome {
+        guide::print(folder, &backends);
+        watch(&mut started, &mut stop).await;
+    }
+    eprintln!("stopping");
+    remove_stale(ready_file)?;
+    stop_all(started).await;
+    logs.finish();
+    outcome.map(drop)
+}
+
+/// The backends to start: those named, else all.
+fn chosen(state: &State, named: &[Domain]) -> Result<Vec<Backend>> {
+    let chosen = |backend: &&Backend| named.is_empty() || named.contains(&backend.domain);
+    let backends: Vec<Backend> = state.backends.iter().filter(chosen).cloned().collect();
+    ensure!(!backends.is_empty(), "there are no backends to start");
+    Ok(backends)
+}
+
+/// Refuses to start what runs already.
+pub(super) fn is_free(folder: &Folder, domain: &Domain) -> Result<()> {
+    let store = folder.of(domain).store();
+    for service in SERVICES {
+        match ServiceLock::take(&store, service) {
+            Ok(_) => {}
+            Err(StoreError::Locked(_)) => bail!("{domain} runs from {} already", folder.path().display()),
+            Err(error) => return Err(error).with_context(|| format!("store of {domain}")),
+        }
+    }
+    Ok(())
+}
+
+/// A file that an earlier run left would be taken for ours.
+pub(super) fn remove_stale(ready_file: Option<&Path>) -> Result<()> {
+    let Some(path) = ready_file else { return Ok(()) };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Starts the DNS server, unless one runs, and waits until it answers.
+pub(super) async fn start_dns(
+    folder: &Folder,
+    state: &State,
+    domain: &Domain,
+    logs: &LogFollower,
+    started: &mut Vec<Process>,
+) -> Result<ReadyDns> {
+    let (ready, process) = ready::start_dns(folder, state)?;
+    if let Some(process) = process {
+        logs.follow(&process)?;
+        started.push(process);
+        if let Some(process) = started.last_mut() {
+            wait(process, async || dns::ask(state.dns(), domain).await).await?;
+        }
+    }
+    Ok(ready)
+}
+
+async fn start(
+    folder: &Folder,
+    state: &State,
+    backends: &[Backend],
+    logs: &LogFollower,
+    started: &mut Vec<Process>,
+    ready_file: Option<&Path>,
+) -> Result<()> {
+    let server = start_dns(folder, state, &backends[0].domain, logs, started).await?;
+    let first = started.len();
+    for backend in backends {
+        let target = folder.of(&backend.domain);
+        let config = target.config();
+        let config = config.to_str().context("the folder's name is not UTF-8")?;
+        let process = Process::start(backend.domain.as_str(), &["all", "--config", config], &target.log("aldis"))?;
+        logs.follow(&process)?;
+        started.push(process);
+    }
+    let waiting = started[first..].iter_mut().zip(backends).map(|(process, backend)| {
+        let operations = loopback(backend.operations);
+        wait(process, async move || is_ready(operations).await)
+    });
+    futures::future::try_join_all(waiting).await?;
+    let ready =
+        started[first..].iter().zip(backends).map(|(process, it)| ReadyBackend::new(folder, it, process, Vec::new()));
+    let file = ReadyFile::new(folder, server, ready.collect());
+    if let Some(path) = ready_file {
+        file.write(path)?;
+    }
+    Ok(())
+}
+
+/// Reports processes that end, until asked to stop.
+pub(super) async fn watch(started: &mut [Process], stop: &mut Stop) {
+    let mut ends: FuturesUnordered<_> = started
+        .iter_mut()
+        .map(|process| async {
+            let ended = process.ended().await;
+            (process.name.clone(), process.pid, ended)
+        })
+        .collect();
+    loop {
+        tokio::select! {
+            () = stop.asked() => return,
+            Some((name, pid, ended)) = ends.next() => match ended {
+                Ok(status) => eprintln!("{name} (process {pid}) ended with {status}; it is not restarted"),
+                Err(error) => eprintln!("{name} (process {pid}) cannot be watched: {error}"),
+            },
+        }
+    }
+}
+
+/// Ctrl-C, TERM, or the end of standard input where that was agreed.
+pub(super) struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    pub(super) async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
