@@ -100,11 +100,9 @@ impl World {
 
     pub(crate) fn set_down(&self, name: &str, down: bool) {
         let mut facts = self.facts();
-        if down {
-            facts.down.insert(domain(name))
-        } else {
-            facts.down.remove(&domain(name))
-        };
+        facts.down.remove(&domain(name));
+        facts.down.extend(down.then(|| domain(name)));
+        facts.cut.send_modify(|cut| *cut += 1);
     }
 
     /// Which backends `name` federates with; everybody when `None`.
@@ -154,7 +152,7 @@ impl World {
                 match routes {
                     Some(routes) => {
                         let response = routes.oneshot(request).await.map_err(std::io::Error::other)?;
-                        Ok(response.map(|body| {
+                        Ok::<_, std::io::Error>(response.map(|body| {
                             let ended = Box::pin(async move { cut.changed().await });
                             tonic::body::Body::new(StreamBody::new(BodyStream::new(body).take_until(ended)))
                         }))
