@@ -66,7 +66,7 @@ impl Policy {
     }
 
     /// Notes that the policy in force is still the current one.
-    fn confirm(&self) {
+    pub fn confirm(&self) {
         let snapshot = self.held.load().snapshot.clone();
         self.held.store(Arc::new(Held { snapshot, heard: Instant::now() }));
     }

@@ -1,0 +1,111 @@
+//! What logins need kept: keys, cookies, revocations, counted attempts.
+
+mod sqlite;
+#[cfg(test)]
+pub(crate) mod suite;
+
+use std::time::Duration;
+
+use aldis_storage::StoreError;
+use aldis_types::{ClientId, ConnId, Timestamp, UserId};
+use async_trait::async_trait;
+pub(crate) use sqlite::{SqliteAuth, forget_client_sessions, lift_client_revocation};
+
+use super::keys::TokenKey;
+
+/// A session's cookie, without its value: that is signed and can be made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CookieRow {
+    pub(crate) id: u32,
+    /// Gone when the browser is closed.
+    pub(crate) session: bool,
+    pub(crate) created: Timestamp,
+    pub(crate) expires: Timestamp,
+    pub(crate) label: Option<String>,
+    /// The cookie that replaced this one.
+    pub(crate) successor: Option<u32>,
+    /// The client that the session is bound to.
+    pub(crate) client: Option<ClientId>,
+}
+
+/// Access tokens that are refused before they expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Revoked {
+    /// Tokens of a client that was removed.
+    Client(ClientId),
+    /// Tokens of a session that was logged out.
+    Connection(ConnId),
+}
+
+/// A revocation, kept until every token that it is about has expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Revocation {
+    pub(crate) user: UserId,
+    pub(crate) what: Revoked,
+    pub(crate) expires: Timestamp,
+}
+
+/// What is counted to guard a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttemptKind {
+    /// Passwords of an account.
+    Password,
+    /// Activation mails to an address.
+    ActivationMail,
+}
+
+/// At most `count` attempts within `window`, which starts with the first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AttemptLimit {
+    pub(crate) count: u32,
+    pub(crate) window: Duration,
+}
+
+/// Keeps keys, cookies, revocations and attempts.
+#[async_trait]
+pub(crate) trait AuthStore: Send + Sync {
+    /// Every key in order; `fresh` becomes the first one when there is none yet.
+    async fn token_keys(&self, fresh: [u8; 32], now: Timestamp) -> Result<Vec<TokenKey>, StoreError>;
+
+    /// The cookies of an account that have not expired, newest first.
+    async fn cookies(&self, user: UserId, now: Timestamp) -> Result<Vec<CookieRow>, StoreError>;
+
+    /// One cookie, expired or not.
+    async fn cookie(&self, user: UserId, id: u32) -> Result<Option<CookieRow>, StoreError>;
+
+    /// Adds a cookie. Older ones with the same label go, and of those of the same kind only the `keep - 1` that expire
+    /// last stay beside it.
+    async fn add_cookie(&self, user: UserId, cookie: CookieRow, keep: usize) -> Result<(), StoreError>;
+
+    /// Adds `next` as successor of `old`, which expires at `old_expires` if that is earlier than it would have. `false`,
+    /// and nothing is changed, when `old` is gone.
+    async fn renew_cookie(
+        &self,
+        user: UserId,
+        old: u32,
+        old_expires: Timestamp,
+        next: CookieRow,
+        keep: usize,
+    ) -> Result<bool, StoreError>;
+
+    /// Removes a cookie together with its successors and predecessors, and writes the revocation.
+    async fn end_session(&self, id: u32, revocation: Revocation) -> Result<(), StoreError>;
+
+    /// Revocations that are still needed.
+    async fn revocations(&self, now: Timestamp) -> Result<Vec<Revocation>, StoreError>;
+
+    /// Counts an attempt. `None` when it is allowed, else how long to wait.
+    async fn attempt(
+        &self,
+        kind: AttemptKind,
+        subject: [u8; 16],
+        limit: AttemptLimit,
+        now: Timestamp,
+    ) -> Result<Option<Duration>, StoreError>;
+
+    /// Forgets the attempts: the secret was known.
+    async fn forgive(&self, kind: AttemptKind, subject: [u8; 16]) -> Result<(), StoreError>;
+
+    /// Removes at most `limit` expired rows of each kind; says how many.
+    async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
+}

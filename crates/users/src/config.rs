@@ -1,0 +1,468 @@
+//! The settings of the users service: section `[users]` of the configuration file.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use aldis_types::Strategy;
+use serde::{Deserialize, Deserializer, de};
+use zeroize::Zeroizing;
+
+/// Section `[users]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Who may create an account through the client API: `"closed"` (nobody, the default), `"open"` (everybody with an
+    /// e-mail address), or a list of e-mail domains, for instance `["example.com"]`. The administrator can always
+    /// create accounts with `aldis user create`.
+    pub registration: Registration,
+    /// Lifetimes of tokens.
+    pub tokens: Tokens,
+    /// The cookie that holds a session.
+    pub cookie: Cookie,
+    /// How mail leaves.
+    pub mail: Mail,
+    /// What clients need for calls.
+    pub calls: Calls,
+    /// What `/deeplink.json` and `/config.json` answer; without it they answer 404.
+    pub deeplink: Option<Deeplink>,
+    /// Cost of a password hash.
+    pub passwords: Passwords,
+    /// Limits per account.
+    pub limits: Limits,
+    /// Federation with other backends.
+    pub federation: Federation,
+}
+
+/// Who may create an account through the client API.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Registration {
+    /// Nobody.
+    #[default]
+    Closed,
+    /// Everybody with an e-mail address.
+    Open,
+    /// Everybody with an address of one of these e-mail domains.
+    Domains(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for Registration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Registration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"closed\", \"open\", or a list of e-mail domains")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Registration, E> {
+                match text {
+                    "closed" => Ok(Registration::Closed),
+                    "open" => Ok(Registration::Open),
+                    other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Registration, A::Error> {
+                let mut domains = Vec::new();
+                while let Some(domain) = list.next_element::<String>()? {
+                    domains.push(domain.to_lowercase());
+                }
+                Ok(Registration::Domains(domains))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// A text that never reaches a log.
+#[derive(Clone, Default, Deserialize)]
+#[serde(from = "String")]
+pub struct Secret(Zeroizing<String>);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl Secret {
+    /// The text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Section `[users.tokens]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokens {
+    /// Lifetime of an access token in seconds, 10 to 86400. Default 900.
+    pub access_seconds: u64,
+    /// Lifetime of a persistent cookie in seconds. Default 4838400 (56 days).
+    pub persistent_seconds: u64,
+    /// Lifetime of a session cookie in seconds. Default 86400.
+    pub session_seconds: u64,
+    /// A persistent cookie older than this is renewed, and the old one kept valid for as long again. Default 1209600
+    /// (14 days).
+    pub renew_seconds: u64,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { access_seconds: 900, persistent_seconds: 4_838_400, session_seconds: 86_400, renew_seconds: 1_209_600 }
+    }
+}
+
+/// Section `[users.cookie]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cookie {
+    /// Whether the cookie is sent over HTTPS only. Default true; false only where clients speak plain HTTP.
+    pub secure: bool,
+    /// The cookie's `Domain` attribute; without it the cookie belongs to the host that set it.
+    pub domain: Option<String>,
+}
+
+impl Default for Cookie {
+    fn default() -> Self {
+        Self { secure: true, domain: None }
+    }
+}
+
+/// Section `[users.mail]`. At most one of `folder` and `smtp`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mail {
+    /// Put each mail into this folder as one `.eml` file.
+    pub folder: Option<PathBuf>,
+    /// Send mail by SMTP.
+    pub smtp: Option<Smtp>,
+    /// The sender, for instance `"Aldis <aldis@example.com>"`. Default `aldis@` and the backend domain.
+    pub from: Option<String>,
+    /// A page of yours that activates accounts; `{key}` and `{code}` are replaced. Without it mails hold the code only.
+    pub activation_url: Option<String>,
+    /// A mail that cannot be delivered for so long is dropped. Default 86400.
+    pub expiry_seconds: u64,
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self { folder: None, smtp: None, from: None, activation_url: None, expiry_seconds: 86_400 }
+    }
+}
+
+/// Section `[users.mail.smtp]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Smtp {
+    /// Name of the mail server.
+    pub host: String,
+    /// Port; by default 587 for `starttls`, 465 for `tls`, 25 for `none`.
+    pub port: Option<u16>,
+    /// `starttls` (default), `tls`, or `none` for a relay on the same machine or network.
+    #[serde(default)]
+    pub encryption: SmtpEncryption,
+    /// User name, when the server wants one.
+    pub username: Option<String>,
+    /// Password of that user.
+    pub password: Option<Secret>,
+}
+
+/// How the connection to the mail server is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpEncryption {
+    /// TLS after `STARTTLS`; refused without.
+    #[default]
+    Starttls,
+    /// TLS from the first byte.
+    Tls,
+    /// No encryption.
+    None,
+}
+
+/// Section `[users.calls]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Calls {
+    /// TURN servers, for instance `"turn:turn.example.com:3478?transport=udp"`.
+    pub turn_uris: Vec<String>,
+    /// The secret shared with the TURN servers, needed with `turn_uris`.
+    pub secret: Option<Secret>,
+    /// Lifetime of the credentials in seconds. Default 21600.
+    pub credential_seconds: u64,
+    /// How long clients may keep the answer, in seconds. Default 3600.
+    pub ttl_seconds: u64,
+    /// SFT servers for conference calls, for instance `"https://sft.example.com:443"`.
+    pub sft_urls: Vec<String>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self {
+            turn_uris: Vec::new(),
+            secret: None,
+            credential_seconds: 21_600,
+            ttl_seconds: 3600,
+            sft_urls: Vec::new(),
+        }
+    }
+}
+
+/// Section `[users.deeplink]`: the endpoints with which apps are pointed at this backend, without trailing slash.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deeplink {
+    /// The client API, e.g. `https://api.example.com`.
+    pub backend_url: String,
+    /// Where sockets are opened, with scheme `https`; may be the same.
+    pub backend_ws_url: String,
+    /// Where apps look for versions that are no longer allowed.
+    pub black_list_url: String,
+    /// Team settings.
+    pub teams_url: String,
+    /// Account pages.
+    pub accounts_url: String,
+    /// The operator's website.
+    pub website_url: String,
+    /// What apps call this backend.
+    pub title: String,
+}
+
+/// Section `[users.passwords]`: argon2id.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Passwords {
+    /// Memory per hash in KiB, at least 8. Default 19456.
+    pub memory_kib: u32,
+    /// Passes over the memory. Default 2.
+    pub passes: u32,
+    /// Hashes computed at once; the memory above is needed for each. Default 4.
+    pub concurrent: usize,
+    /// Hashes that may wait; beyond them clients get 429. Default 64.
+    pub waiting: usize,
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self { memory_kib: 19_456, passes: 2, concurrent: 4, waiting: 64 }
+    }
+}
+
+/// Section `[users.limits]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Wrong passwords per account within `login_window_seconds`, after which login is refused until the window ends.
+    /// Default 10.
+    pub login_failures: u32,
+    /// Default 900.
+    pub login_window_seconds: u64,
+    /// Once an account has 32 cookies of a kind, logins whose distances in time deviate by less than this are refused
+    /// as too frequent. Default 3000; 0 turns it off.
+    pub login_gap_seconds: u64,
+    /// Wrong activation codes per address before the code is void. Default 3.
+    pub code_failures: u32,
+    /// Lifetime of an activation code. Default 3600.
+    pub code_seconds: u64,
+    /// Activation mails per address and hour. Default 10.
+    pub code_mails_per_hour: u32,
+    /// Accounts that are not activated for so long are removed. Default 604800 (7 days).
+    pub unactivated_seconds: u64,
+    /// Permanent clients per account. Default 7.
+    pub permanent_clients: u32,
+    /// Connections per account, counted in the states sent and accepted. Default 1000.
+    pub connections: u32,
+    /// Requests from other backends that an account keeps unanswered. Default 1000.
+    pub pending_connections: u32,
+    /// Properties per account. Default 16.
+    pub properties: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            login_failures: 10,
+            login_window_seconds: 900,
+            login_gap_seconds: 3000,
+            code_failures: 3,
+            code_seconds: 3600,
+            code_mails_per_hour: 10,
+            unactivated_seconds: 604_800,
+            permanent_clients: 7,
+            connections: 1000,
+            pending_connections: 1000,
+            properties: 16,
+        }
+    }
+}
+
+/// Section `[users.federation]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Federation {
+    /// Whom this backend federates with: `"allow_none"` (default), `"allow_all"`, or `"allow_list"`, the remotes set
+    /// with `aldis remote set`.
+    pub strategy: Strategy,
+    /// What one other backend may ask for.
+    pub quotas: Quotas,
+}
+
+/// Section `[users.federation.quotas]`: calls of one other backend per minute; twice as many may come at once.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quotas {
+    /// Prekeys in all. Default 30000.
+    pub prekeys: u32,
+    /// Prekeys of one account. Default 600.
+    pub prekeys_per_user: u32,
+    /// Searches. Default 600.
+    pub searches: u32,
+    /// Look-ups of a handle. Default 1200.
+    pub handles: u32,
+    /// Connection requests in all. Default 1200.
+    pub connections: u32,
+    /// Connection requests to one account. Default 60.
+    pub connections_per_user: u32,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            prekeys: 30_000,
+            prekeys_per_user: 600,
+            searches: 600,
+            handles: 1200,
+            connections: 1200,
+            connections_per_user: 60,
+        }
+    }
+}
+
+const YEAR: u64 = 366 * 86_400;
+
+fn in_range(key: &str, value: u64, allowed: std::ops::RangeInclusive<u64>) -> Result<(), String> {
+    if allowed.contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("users.{key} = {value}: allowed are {} to {}", allowed.start(), allowed.end()))
+    }
+}
+
+impl Config {
+    /// Checks what types alone cannot; the text names key, value and what is allowed.
+    pub fn check(&self) -> Result<(), String> {
+        self.check_numbers()?;
+        self.check_registration()?;
+        self.check_mail()?;
+        self.check_calls()
+    }
+
+    fn check_numbers(&self) -> Result<(), String> {
+        let (tokens, limits, quotas) = (&self.tokens, &self.limits, &self.federation.quotas);
+        in_range("tokens.access_seconds", tokens.access_seconds, 10..=86_400)?;
+        in_range("tokens.persistent_seconds", tokens.persistent_seconds, 60..=YEAR)?;
+        in_range("tokens.session_seconds", tokens.session_seconds, 60..=YEAR)?;
+        in_range("tokens.renew_seconds", tokens.renew_seconds, 1..=YEAR)?;
+        in_range("passwords.memory_kib", self.passwords.memory_kib.into(), 8..=4_194_304)?;
+        in_range("passwords.passes", self.passwords.passes.into(), 1..=100)?;
+        in_range("passwords.concurrent", self.passwords.concurrent as u64, 1..=1024)?;
+        in_range("passwords.waiting", self.passwords.waiting as u64, 1..=100_000)?;
+        in_range("limits.login_failures", limits.login_failures.into(), 1..=1000)?;
+        in_range("limits.login_window_seconds", limits.login_window_seconds, 1..=YEAR)?;
+        in_range("limits.login_gap_seconds", limits.login_gap_seconds, 0..=86_400)?;
+        in_range("limits.code_failures", limits.code_failures.into(), 1..=10)?;
+        in_range("limits.code_seconds", limits.code_seconds, 60..=604_800)?;
+        in_range("limits.code_mails_per_hour", limits.code_mails_per_hour.into(), 1..=1000)?;
+        in_range("limits.unactivated_seconds", limits.unactivated_seconds, 3600..=YEAR)?;
+        in_range("limits.permanent_clients", limits.permanent_clients.into(), 1..=50)?;
+        in_range("limits.connections", limits.connections.into(), 1..=4000)?;
+        in_range("limits.pending_connections", limits.pending_connections.into(), 1..=100_000)?;
+        in_range("limits.properties", limits.properties.into(), 1..=1000)?;
+        in_range("mail.expiry_seconds", self.mail.expiry_seconds, 60..=YEAR)?;
+        for (key, value) in [
+            ("federation.quotas.prekeys", quotas.prekeys),
+            ("federation.quotas.prekeys_per_user", quotas.prekeys_per_user),
+            ("federation.quotas.searches", quotas.searches),
+            ("federation.quotas.handles", quotas.handles),
+            ("federation.quotas.connections", quotas.connections),
+            ("federation.quotas.connections_per_user", quotas.connections_per_user),
+        ] {
+            in_range(key, value.into(), 1..=100_000_000)?;
+        }
+        Ok(())
+    }
+
+    fn check_registration(&self) -> Result<(), String> {
+        if let Registration::Domains(domains) = &self.registration
+            && let Some(wrong) = domains.iter().find(|domain| domain.is_empty() || domain.contains(['@', ' ', '*']))
+        {
+            return Err(format!(
+                "users.registration: \"{wrong}\" is no e-mail domain; allowed are names like example.com"
+            ));
+        }
+        if self.registration != Registration::Closed && self.mail.folder.is_none() && self.mail.smtp.is_none() {
+            return Err(
+                "users.mail: registration needs mail; allowed are users.mail.folder or users.mail.smtp, or users.registration = \"closed\"".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    fn check_mail(&self) -> Result<(), String> {
+        let mail = &self.mail;
+        if mail.folder.is_some() && mail.smtp.is_some() {
+            return Err("users.mail: both folder and smtp are set; allowed is one of them".to_owned());
+        }
+        if let Some(from) = &mail.from
+            && from.parse::<lettre::message::Mailbox>().is_err()
+        {
+            return Err(format!(
+                "users.mail.from = \"{from}\": allowed are addresses like \"Aldis <aldis@example.com>\""
+            ));
+        }
+        if let Some(url) = &mail.activation_url
+            && !(url.contains("{key}") && url.contains("{code}"))
+        {
+            return Err(format!(
+                "users.mail.activation_url = \"{url}\": allowed are URLs that hold {{key}} and {{code}}"
+            ));
+        }
+        if let Some(smtp) = &mail.smtp
+            && smtp.username.is_some() != smtp.password.is_some()
+        {
+            return Err("users.mail.smtp: username and password are needed together".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_calls(&self) -> Result<(), String> {
+        let calls = &self.calls;
+        in_range("calls.credential_seconds", calls.credential_seconds, 60..=YEAR)?;
+        in_range("calls.ttl_seconds", calls.ttl_seconds, 1..=YEAR)?;
+        if let Some(wrong) = calls.turn_uris.iter().find(|uri| !uri.starts_with("turn:") && !uri.starts_with("turns:"))
+        {
+            return Err(format!("users.calls.turn_uris: \"{wrong}\": allowed are turn: and turns: URIs"));
+        }
+        if let Some(wrong) = calls.sft_urls.iter().find(|url| !url.starts_with("https://")) {
+            return Err(format!("users.calls.sft_urls: \"{wrong}\": allowed are https:// URLs"));
+        }
+        if !calls.turn_uris.is_empty() && calls.secret.as_ref().is_none_or(|secret| secret.expose().is_empty()) {
+            return Err("users.calls.secret: needed with users.calls.turn_uris".to_owned());
+        }
+        Ok(())
+    }
+
+    /// How long another renewal keeps the old cookie, and after which age one is renewed.
+    pub(crate) fn renew_age(&self) -> Duration {
+        Duration::from_secs(self.tokens.renew_seconds)
+    }
+}

@@ -1,0 +1,246 @@
+use aldis_delivery::{Appended, Delivery, Envelope, Outbox, Positions};
+use aldis_storage::{Db, StoreError};
+use aldis_types::{Domain, Qualified, Relation, Timestamp, UserId};
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Change, Changed, ConnectionRow, ConnectionStore, Decision, Refusal, Sides, Write, Written};
+use crate::sql;
+
+/// Connections in `SQLite`.
+pub(crate) struct SqliteConnections {
+    db: Db,
+    outbox: Outbox,
+}
+
+impl SqliteConnections {
+    pub(crate) fn new(db: Db, outbox: Outbox) -> Self {
+        Self { db, outbox }
+    }
+}
+
+const SENT: i64 = 1;
+const PENDING: i64 = 2;
+const ACCEPTED: i64 = 3;
+
+const fn to_number(relation: Relation) -> i64 {
+    match relation {
+        Relation::Sent => SENT,
+        Relation::Pending => PENDING,
+        Relation::Accepted => ACCEPTED,
+        Relation::Ignored => 4,
+        Relation::Blocked => 5,
+        Relation::Cancelled => 6,
+    }
+}
+
+fn relation(row: &Row<'_>, column: usize) -> rusqlite::Result<Relation> {
+    Ok(match row.get::<_, i64>(column)? {
+        SENT => Relation::Sent,
+        PENDING => Relation::Pending,
+        ACCEPTED => Relation::Accepted,
+        4 => Relation::Ignored,
+        5 => Relation::Blocked,
+        6 => Relation::Cancelled,
+        other => return Err(rusqlite::Error::IntegralValueOutOfRange(column, other)),
+    })
+}
+
+const CONNECTION: &str = "domain, other, status, time, remote_time";
+
+fn connection(row: &Row<'_>) -> rusqlite::Result<ConnectionRow> {
+    Ok(ConnectionRow {
+        other: Qualified::new(sql::user_id(row, 1)?, sql::parsed(row, 0)?),
+        status: relation(row, 2)?,
+        time: sql::time(row, 3)?,
+        remote_time: sql::time(row, 4)?,
+    })
+}
+
+fn get(tx: &Connection, user: UserId, other: &Qualified<UserId>) -> rusqlite::Result<Option<ConnectionRow>> {
+    tx.prepare_cached(&format!(
+        "SELECT {CONNECTION} FROM users_connections WHERE user = ? AND domain = ? AND other = ?"
+    ))?
+    .query_row(params![user.as_bytes().as_slice(), other.domain.as_str(), other.id.as_bytes().as_slice()], connection)
+    .optional()
+}
+
+fn put(
+    tx: &Connection,
+    user: UserId,
+    other: &Qualified<UserId>,
+    before: Option<&ConnectionRow>,
+    write: &Write,
+    now: Timestamp,
+) -> rusqlite::Result<ConnectionRow> {
+    let after_last = before.map_or(Timestamp::EPOCH, |row| Timestamp::from_millis(row.time.millis() + 1));
+    let row = ConnectionRow {
+        other: other.clone(),
+        status: write.status,
+        time: now.max(after_last).max(write.not_before),
+        remote_time: write.remote_time.or(before.map(|row| row.remote_time)).unwrap_or_default(),
+    };
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO users_connections (user, domain, other, status, time, remote_time) \
+         VALUES (?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        user.as_bytes().as_slice(),
+        other.domain.as_str(),
+        other.id.as_bytes().as_slice(),
+        to_number(row.status),
+        row.time.millis(),
+        row.remote_time.millis()
+    ])?;
+    Ok(row)
+}
+
+fn counts(tx: &Connection, user: UserId) -> rusqlite::Result<(u32, u32)> {
+    tx.prepare_cached(
+        "SELECT count(*) FILTER (WHERE status IN (1, 3)), count(*) FILTER (WHERE status = 2) \
+         FROM users_connections WHERE user = ?",
+    )?
+    .query_row([user.as_bytes().as_slice()], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// What a job did, before its rows are handed to the relays.
+struct Done {
+    before: Option<ConnectionRow>,
+    after: Option<ConnectionRow>,
+    refused: Option<Refusal>,
+    written: bool,
+    appended: Appended,
+}
+
+fn apply(tx: &Connection, outbox: &Outbox, change: &Change) -> Result<Done, StoreError> {
+    let (user, other) = (change.user, &change.other);
+    let mirrored = Qualified::new(user, other.domain.clone());
+    let (open, pending) = counts(tx, user)?;
+    let sides = Sides {
+        mine: get(tx, user, other)?,
+        theirs: if change.local { get(tx, other.id, &mirrored)? } else { None },
+        open,
+        pending,
+    };
+    let before = sides.mine.clone();
+    let (mine, theirs) = match (change.decide)(&sides) {
+        Decision::Keep => {
+            let after = before.clone();
+            return Ok(Done { before, after, refused: None, written: false, appended: Appended::default() });
+        }
+        Decision::Refuse(refusal) => {
+            let after = before.clone();
+            return Ok(Done { before, after, refused: Some(refusal), written: false, appended: Appended::default() });
+        }
+        Decision::Write { mine, theirs } => (mine, theirs),
+    };
+    let mut written = Written::default();
+    let mut after = before.clone();
+    if let Some(write) = mine {
+        let row = put(tx, user, other, before.as_ref(), &write, change.now)?;
+        written.mine = write.announced.then(|| row.clone());
+        after = Some(row);
+    }
+    if let Some(write) = theirs.filter(|_| change.local) {
+        let row = put(tx, other.id, &mirrored, sides.theirs.as_ref(), &write, change.now)?;
+        written.theirs = write.announced.then_some(row);
+    }
+    let appended = outbox.append(tx, &(change.effects)(&written))?;
+    Ok(Done { before, after, refused: None, written: true, appended })
+}
+
+impl SqliteConnections {
+    fn finish(&self, done: Done) -> Changed {
+        let delivery: Delivery = self.outbox.committed(done.appended);
+        Changed {
+            before: done.before,
+            after: done.after,
+            refused: done.refused,
+            written: done.written,
+            delivery: Some(delivery),
+        }
+    }
+}
+
+#[async_trait]
+impl ConnectionStore for SqliteConnections {
+    async fn get(&self, user: UserId, other: &Qualified<UserId>) -> Result<Option<ConnectionRow>, StoreError> {
+        let other = other.clone();
+        self.db.read(move |tx| Ok(get(tx, user, &other)?)).await
+    }
+
+    async fn list(
+        &self,
+        user: UserId,
+        after: Option<Qualified<UserId>>,
+        limit: usize,
+    ) -> Result<Vec<ConnectionRow>, StoreError> {
+        self.db
+            .read(move |tx| {
+                let mut query = tx.prepare_cached(&format!(
+                    "SELECT {CONNECTION} FROM users_connections WHERE user = ? AND (domain, other) > (?, ?) \
+                     ORDER BY domain, other LIMIT ?"
+                ))?;
+                let (domain, other) = match &after {
+                    Some(after) => (after.domain.as_str(), after.id.as_bytes().as_slice()),
+                    None => ("", [].as_slice()),
+                };
+                let key = params![user.as_bytes().as_slice(), domain, other, sql::rows(limit)];
+                let rows = query.query_map(key, connection)?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    async fn relations(
+        &self,
+        user: UserId,
+        others: Vec<Qualified<UserId>>,
+    ) -> Result<Vec<Option<Relation>>, StoreError> {
+        self.db
+            .read(move |tx| {
+                let found = others.iter().map(|other| Ok(get(tx, user, other)?.map(|row| row.status)));
+                Ok(found.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn open(&self, user: UserId) -> Result<u32, StoreError> {
+        self.db.read(move |tx| Ok(counts(tx, user)?.0)).await
+    }
+
+    async fn local_contacts(&self, user: UserId, domain: Domain) -> Result<Vec<UserId>, StoreError> {
+        self.db
+            .read(move |tx| {
+                let mut query = tx.prepare_cached(
+                    "SELECT other FROM users_connections WHERE user = ? AND domain = ? AND status = ?",
+                )?;
+                let key = params![user.as_bytes().as_slice(), domain.as_str(), ACCEPTED];
+                let rows = query.query_map(key, |row| sql::user_id(row, 0))?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    async fn change(&self, change: Change) -> Result<Changed, StoreError> {
+        let outbox = self.outbox.clone();
+        let done = self.db.write(move |tx| apply(tx, &outbox, &change)).await?;
+        Ok(self.finish(done))
+    }
+
+    async fn receive(&self, change: Change, positions: Positions, envelope: Envelope) -> Result<Changed, StoreError> {
+        let outbox = self.outbox.clone();
+        let done = self
+            .db
+            .write(move |tx| {
+                positions.advance(tx, &envelope)?;
+                apply(tx, &outbox, &change)
+            })
+            .await?;
+        Ok(self.finish(done))
+    }
+
+    async fn skip(&self, positions: Positions, envelope: Envelope) -> Result<(), StoreError> {
+        self.db.write(move |tx| positions.advance(tx, &envelope)).await
+    }
+}

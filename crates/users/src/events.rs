@@ -1,0 +1,76 @@
+//! What clients are told: events as JSON, in rows for the notifications service that are written with the change.
+
+use std::sync::Arc;
+
+use aldis_api::Session;
+use aldis_delivery::{LocalService, Outgoing, Peer};
+use aldis_proto::{
+    convert::bytes_of,
+    internal::v1::{Notification, PushRequest, RemoveClientRequest, Session as SessionMessage, Target},
+};
+use aldis_types::{ClientId, UserId};
+use bytes::Bytes;
+use prost::Message;
+use serde::Serialize;
+
+/// What a change has to tell, once its outcome is known. A store may call it more than once and writes the last answer.
+pub(crate) type Effects<T> = Arc<dyn Fn(&T) -> Vec<Outgoing> + Send + Sync>;
+
+const PUSH: u32 = 0;
+const REMOVE_CLIENT: u32 = 3;
+
+/// An event for every client of `users`, in the lane of `lane`. The socket of the session that caused it is skipped.
+pub(crate) fn to_users(lane: UserId, users: &[UserId], event: &impl Serialize, origin: Option<&Session>) -> Outgoing {
+    push(lane, users, event, origin, false)
+}
+
+/// As [`to_users`], and it may wake a mobile app.
+pub(crate) fn alert_users(
+    lane: UserId,
+    users: &[UserId],
+    event: &impl Serialize,
+    origin: Option<&Session>,
+) -> Outgoing {
+    push(lane, users, event, origin, true)
+}
+
+fn push(
+    lane: UserId,
+    users: &[UserId],
+    event: &impl Serialize,
+    origin: Option<&Session>,
+    native_push: bool,
+) -> Outgoing {
+    let notification = Notification {
+        event_id: Bytes::new(),
+        targets: users.iter().map(|user| Target { user: bytes_of(user), clients: Vec::new() }).collect(),
+        event: encode(event),
+        transient: false,
+        origin: origin.map(|session| SessionMessage { user: bytes_of(session.user), connection: session.connection.0 }),
+        native_push,
+        high_priority: false,
+        traceparent: None,
+    };
+    let request = PushRequest { notifications: vec![notification] };
+    to_notifications(lane, PUSH, request.encode_to_vec())
+}
+
+/// Lets the queue and the sockets of a removed client be forgotten.
+pub(crate) fn remove_client(user: UserId, client: ClientId) -> Outgoing {
+    let request = RemoveClientRequest { user: bytes_of(user), client: client.0 };
+    to_notifications(user, REMOVE_CLIENT, request.encode_to_vec())
+}
+
+fn to_notifications(lane: UserId, kind: u32, body: Vec<u8>) -> Outgoing {
+    Outgoing { peer: Peer::Service(LocalService::Notifications), lane: *lane.as_bytes(), kind, body: body.into() }
+}
+
+fn encode(event: &impl Serialize) -> Bytes {
+    match serde_json::to_vec(event) {
+        Ok(json) => json.into(),
+        Err(error) => {
+            tracing::error!(%error, "an event cannot be written as JSON");
+            Bytes::new()
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What other backends may ask about our users, and tell us about theirs. Every caller is a proven origin that our
+//! policy admits; ids of acting users are bare and belong to the origin; everything has a bound.
+
+use std::{collections::HashSet, sync::Arc};
+
+use aldis_api::status;
+use aldis_delivery::{Envelope, Positions, Receive, Verdict};
+use aldis_peers::{Origin, Policy};
+use aldis_proto::{
+    convert::{InvalidWire, bytes_of, client_ids, optional_team, to_clients, to_prekey, to_profile, user_id, user_ids},
+    federation::v1::{
+        ClaimPrekeysRequest, ClaimPrekeysResponse, GetUserByHandleRequest, GetUserByHandleResponse, GetUsersRequest,
+        GetUsersResponse, ListClientsRequest, ListClientsResponse, RequestConnectionRequest, RequestConnectionResponse,
+        SearchPolicy as SearchPolicyMessage, SearchUsersRequest, SearchUsersResponse, UsersEvent,
+        claim_prekeys_request::Claim,
+        claim_prekeys_response::{ClientPrekey, UserPrekeys},
+        request_connection_response::{Connected, Outcome, Reaction, Refused, refused::Reason},
+        users_event::Change,
+        users_server::{Users, UsersServer},
+    },
+};
+use aldis_types::{Domain, Handle, Name, Qualified, SearchPolicy, Timestamp, UserId};
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    accounts::Accounts,
+    clients::Clients,
+    connections::{Asked, ConnectionError, Connections, events::CONNECTION_RESCINDED},
+    peers::{MAX_USERS, WantedClients},
+    quotas::Quotas,
+    search::{MAX_TERM_CHARS, Search},
+};
+
+/// Most clients of one user in a claim.
+const MAX_CLIENTS: usize = 64;
+/// What a claim of every client counts as.
+const ALL_CLIENTS_COUNT: usize = 8;
+/// Largest request.
+const MAX_REQUEST_BYTES: usize = 1024 * 1024;
+/// Largest event in the lane of a user.
+const MAX_EVENT_BYTES: usize = 64 * 1024;
+
+/// The capabilities that other backends use.
+pub(crate) struct Federation {
+    pub(crate) domain: Domain,
+    pub(crate) policy: Policy,
+    pub(crate) accounts: Accounts,
+    pub(crate) clients: Clients,
+    pub(crate) connections: Connections,
+    pub(crate) search: Search,
+    pub(crate) quotas: Arc<Quotas>,
+}
+
+impl Federation {
+    pub(crate) fn server(self: Arc<Self>) -> UsersServer<Self> {
+        UsersServer::from_arc(self).max_decoding_message_size(MAX_REQUEST_BYTES)
+    }
+
+    /// The calling backend, which our policy admits.
+    fn admit<T>(&self, request: &Request<T>) -> Result<Origin, Status> {
+        let origin = Origin::of(request)?;
+        self.policy.admit(&origin)?;
+        if *origin.domain() == self.domain {
+            return Err(Status::permission_denied("a backend does not federate with itself"));
+        }
+        Ok(origin)
+    }
+
+    fn search_policy(&self, origin: &Origin) -> SearchPolicy {
+        self.policy.current().search_policy(origin.domain())
+    }
+}
+
+fn claims(claims: &[Claim]) -> Result<Vec<(UserId, WantedClients)>, InvalidWire> {
+    if claims.len() > MAX_USERS {
+        return Err(InvalidWire("claims"));
+    }
+    let mut seen = HashSet::with_capacity(claims.len());
+    let wanted = claims.iter().map(|claim| {
+        let user = user_id(&claim.user)?;
+        if claim.clients.len() > MAX_CLIENTS || (claim.all_clients && !claim.clients.is_empty()) || !seen.insert(user) {
+            return Err(InvalidWire("claims"));
+        }
+        let clients =
+            if claim.all_clients { WantedClients::All } else { WantedClients::These(client_ids(&claim.clients)) };
+        Ok((user, clients))
+    });
+    wanted.collect()
+}
+
+#[tonic::async_trait]
+impl Users for Federation {
+    #[tracing::instrument(name = "grpc.federation.get_users", skip_all, fields(peer.domain))]
+    async fn get_users(&self, request: Request<GetUsersRequest>) -> Result<Response<GetUsersResponse>, Status> {
+        self.admit(&request)?;
+        let users = user_ids(&request.into_inner().users, MAX_USERS)?;
+        let accounts = self.accounts.accounts(users).await.map_err(|error| status(&error))?;
+        let profiles = accounts.iter().map(|account| to_profile(&account.profile(&self.domain))).collect();
+        Ok(Response::new(GetUsersResponse { profiles }))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.get_user_by_handle", skip_all)]
+    async fn get_user_by_handle(
+        &self,
+        request: Request<GetUserByHandleRequest>,
+    ) -> Result<Response<GetUserByHandleResponse>, Status> {
+        let origin = self.admit(&request)?;
+        self.quotas.handle(&origin)?;
+        let request = request.into_inner();
+        let handle: Handle = request.handle.parse().map_err(|_| InvalidWire("handle"))?;
+        let team = optional_team(request.searcher_team.as_ref())?;
+        let allowed = self.search_policy(&origin) != SearchPolicy::NoSearch
+            && self.policy.current().allows_team(origin.domain(), team);
+        if !allowed {
+            return Ok(Response::new(GetUserByHandleResponse { profile: None }));
+        }
+        let found = self.accounts.profile_by_handle(&self.domain, &handle).await.map_err(|error| status(&error))?;
+        Ok(Response::new(GetUserByHandleResponse { profile: found.as_ref().map(to_profile) }))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.search_users", skip_all)]
+    async fn search_users(
+        &self,
+        request: Request<SearchUsersRequest>,
+    ) -> Result<Response<SearchUsersResponse>, Status> {
+        let origin = self.admit(&request)?;
+        self.quotas.search(&origin)?;
+        let request = request.into_inner();
+        let team = optional_team(request.searcher_team.as_ref())?;
+        if request.term.is_empty() || request.term.chars().count() > MAX_TERM_CHARS {
+            return Err(InvalidWire("term").into());
+        }
+        let policy = self.search_policy(&origin);
+        // Our users are in no team, so a filter by team leaves nobody.
+        let nobody = request.only_in_teams.is_some() || !self.policy.current().allows_team(origin.domain(), team);
+        let size = usize::try_from(request.size).unwrap_or(usize::MAX);
+        let found = if nobody {
+            Vec::new()
+        } else {
+            self.search.for_origin(policy, &request.term, size).await.map_err(|error| status(&error))?
+        };
+        let policy = SearchPolicyMessage::from(policy).into();
+        Ok(Response::new(SearchUsersResponse { profiles: found.iter().map(to_profile).collect(), policy }))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.list_clients", skip_all)]
+    async fn list_clients(
+        &self,
+        request: Request<ListClientsRequest>,
+    ) -> Result<Response<ListClientsResponse>, Status> {
+        self.admit(&request)?;
+        let users = user_ids(&request.into_inner().users, MAX_USERS)?;
+        let clients = self.clients.list_local(&users).await.map_err(|error| status(&error))?;
+        Ok(Response::new(ListClientsResponse { users: clients.iter().map(to_clients).collect() }))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.claim_prekeys", skip_all)]
+    async fn claim_prekeys(
+        &self,
+        request: Request<ClaimPrekeysRequest>,
+    ) -> Result<Response<ClaimPrekeysResponse>, Status> {
+        let origin = self.admit(&request)?;
+        let wanted = claims(&request.into_inner().claims)?;
+        let counts: Vec<_> = wanted
+            .iter()
+            .map(|(user, clients)| match clients {
+                WantedClients::All => (*user, ALL_CLIENTS_COUNT),
+                WantedClients::These(clients) => (*user, clients.len()),
+            })
+            .collect();
+        self.quotas.prekeys(&origin, &counts)?;
+        let taken = self.clients.take_prekeys(wanted).await.map_err(|error| status(&error))?;
+        let users = taken
+            .into_iter()
+            .map(|(user, prekeys)| UserPrekeys {
+                user: bytes_of(user),
+                clients: prekeys
+                    .into_iter()
+                    .map(|(client, prekey)| ClientPrekey { client: client.0, prekey: prekey.as_ref().map(to_prekey) })
+                    .collect(),
+            })
+            .collect();
+        Ok(Response::new(ClaimPrekeysResponse { users }))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.request_connection", skip_all)]
+    async fn request_connection(
+        &self,
+        request: Request<RequestConnectionRequest>,
+    ) -> Result<Response<RequestConnectionResponse>, Status> {
+        let origin = self.admit(&request)?;
+        let request = request.into_inner();
+        let from = Qualified::new(user_id(&request.from)?, origin.domain().clone());
+        let to = user_id(&request.to)?;
+        let name: Name = request.from_name.parse().map_err(|_| InvalidWire("from_name"))?;
+        let team = optional_team(request.from_team.as_ref())?;
+        self.quotas.connection(&origin, to)?;
+        let time = Timestamp::from_millis(request.time);
+        let asked = self.connections.asked(from, name, team, to, time).await.map_err(|error| status(&error))?;
+        let refused = |reason: Reason| Outcome::Refused(Refused { reason: reason.into() });
+        let outcome = match asked {
+            Asked::Noted(true) => Outcome::Connected(Connected { reaction: Reaction::Connect.into() }),
+            Asked::Noted(false) => Outcome::Connected(Connected { reaction: Reaction::None.into() }),
+            Asked::NotActivated => refused(Reason::NotActivated),
+            Asked::TeamNotFederating => refused(Reason::TeamNotFederating),
+        };
+        Ok(Response::new(RequestConnectionResponse { outcome: Some(outcome) }))
+    }
+}
+
+/// An event that makes sense: who did what when.
+enum Event {
+    Rescinded { from: UserId, to: UserId, time: Timestamp },
+    Malformed,
+    Unknown,
+}
+
+fn read(envelope: &Envelope) -> Event {
+    if envelope.kind != CONNECTION_RESCINDED {
+        return Event::Unknown;
+    }
+    if envelope.body.len() > MAX_EVENT_BYTES {
+        return Event::Malformed;
+    }
+    let Ok(event) = UsersEvent::decode(envelope.body.clone()) else { return Event::Malformed };
+    let Some(Change::ConnectionRescinded(rescinded)) = event.change else { return Event::Malformed };
+    match (user_id(&event.user), user_id(&rescinded.to)) {
+        // The lane of a user holds what that user did, and nothing else.
+        (Ok(from), Ok(to)) if *from.as_bytes() == envelope.lane => {
+            Event::Rescinded { from, to, time: Timestamp::from_millis(event.time) }
+        }
+        _ => Event::Malformed,
+    }
+}
+
+impl Federation {
+    async fn apply(&self, origin: &Origin, envelope: Envelope, positions: &Positions) -> Verdict {
+        let outcome = match read(&envelope) {
+            Event::Unknown => return Verdict::Unsupported,
+            Event::Malformed => {
+                let skipped = self.connections.store().skip(positions.clone(), envelope).await;
+                skipped.map(|()| Verdict::Rejected("bad-request")).map_err(ConnectionError::from)
+            }
+            Event::Rescinded { from, to, time } => {
+                let from = Qualified::new(from, origin.domain().clone());
+                let applied = self.connections.taken_back(from, to, time, positions.clone(), envelope).await;
+                applied.map(|()| Verdict::Applied)
+            }
+        };
+        outcome.unwrap_or_else(|error| {
+            tracing::error!(%error, peer.domain = %origin.domain(), "an event of another backend cannot be applied");
+            Verdict::Deferred
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl Receive for Federation {
+    async fn receive(&self, origin: &Origin, envelopes: Vec<Envelope>, positions: &Positions) -> Vec<Verdict> {
+        let mut waiting: HashSet<[u8; 16]> = HashSet::new();
+        let mut verdicts = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            let lane = envelope.lane;
+            let verdict =
+                if waiting.contains(&lane) { Verdict::Deferred } else { self.apply(origin, envelope, positions).await };
+            if !matches!(verdict, Verdict::Applied | Verdict::Rejected(_)) {
+                waiting.insert(lane);
+            }
+            verdicts.push(verdict);
+        }
+        verdicts
+    }
+}

@@ -1,0 +1,100 @@
+//! `aldis.internal.v1.Policy` and `aldis.internal.v1.RemoteAdmin`.
+
+use std::sync::Arc;
+
+use aldis_api::status;
+use aldis_proto::{
+    convert::to_policy,
+    federation::v1::SearchPolicy as SearchPolicyMessage,
+    internal::v1::{
+        ListRemotesRequest, ListRemotesResponse, PolicySnapshot as PolicyMessage, SetRemoteRequest, SetRemoteResponse,
+        SetRemoteStateRequest, SetRemoteStateResponse, WatchPolicyRequest,
+        policy_server::{Policy as PolicyService, PolicyServer},
+        remote_admin_server::{RemoteAdmin, RemoteAdminServer},
+    },
+};
+use aldis_types::{Domain, PolicySnapshot, SearchPolicy};
+use futures::stream::BoxStream;
+use tonic::{Request, Response, Status};
+
+use super::{RemoteError, Remotes};
+use crate::beats;
+
+/// Streams the policy to our own services.
+pub(crate) struct PolicyGrpc(pub(crate) Remotes);
+
+impl PolicyGrpc {
+    pub(crate) fn server(self) -> PolicyServer<Self> {
+        PolicyServer::new(self)
+    }
+}
+
+#[tonic::async_trait]
+impl PolicyService for PolicyGrpc {
+    type WatchStream = BoxStream<'static, Result<PolicyMessage, Status>>;
+
+    #[tracing::instrument(name = "grpc.remotes.watch", skip_all)]
+    async fn watch(&self, _: Request<WatchPolicyRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let message = |snapshot: &Arc<PolicySnapshot>| to_policy(snapshot);
+        Ok(Response::new(beats::stream(self.0.watch(), message)))
+    }
+}
+
+/// The list for the administrator.
+pub(crate) struct RemoteAdminGrpc(pub(crate) Remotes);
+
+impl RemoteAdminGrpc {
+    pub(crate) fn server(self) -> RemoteAdminServer<Self> {
+        RemoteAdminServer::new(self)
+    }
+}
+
+fn domain(text: &str) -> Result<Domain, Status> {
+    text.parse().map_err(|error| Status::invalid_argument(format!("{text:?} is {error}")))
+}
+
+fn refused(error: &RemoteError) -> Status {
+    match error {
+        RemoteError::OwnDomain => Status::invalid_argument(error.to_string()),
+        RemoteError::Unknown => Status::not_found(error.to_string()),
+        RemoteError::TooMany => Status::resource_exhausted(error.to_string()),
+        RemoteError::EndNotAvailable => Status::unimplemented(error.to_string()),
+        RemoteError::Store(_) => status(error),
+    }
+}
+
+#[tonic::async_trait]
+impl RemoteAdmin for RemoteAdminGrpc {
+    #[tracing::instrument(name = "grpc.remotes.list", skip_all)]
+    async fn list_remotes(&self, _: Request<ListRemotesRequest>) -> Result<Response<ListRemotesResponse>, Status> {
+        Ok(Response::new(ListRemotesResponse { policy: Some(to_policy(&self.0.current())) }))
+    }
+
+    #[tracing::instrument(name = "grpc.remotes.set", skip_all)]
+    async fn set_remote(&self, request: Request<SetRemoteRequest>) -> Result<Response<SetRemoteResponse>, Status> {
+        let request = request.into_inner();
+        let policy = i32::try_from(request.search_policy)
+            .ok()
+            .and_then(|number| SearchPolicyMessage::try_from(number).ok())
+            .and_then(|policy| SearchPolicy::try_from(policy).ok())
+            .ok_or_else(|| {
+                Status::invalid_argument("the search policy is one of: no_search, exact_handle_search, full_search")
+            })?;
+        self.0.set(domain(&request.domain)?, policy).await.map_err(|error| refused(&error))?;
+        Ok(Response::new(SetRemoteResponse {}))
+    }
+
+    #[tracing::instrument(name = "grpc.remotes.set_state", skip_all)]
+    async fn set_remote_state(
+        &self,
+        request: Request<SetRemoteStateRequest>,
+    ) -> Result<Response<SetRemoteStateResponse>, Status> {
+        let request = request.into_inner();
+        let state = request
+            .state()
+            .try_into()
+            .map_err(|_| Status::invalid_argument("the state is one of: active, suspended, ended"))?;
+        self.0.set_state(domain(&request.domain)?, state).await.map_err(|error| refused(&error))?;
+        Ok(Response::new(SetRemoteStateResponse {}))
+    }
+}

@@ -1,0 +1,178 @@
+//! The list of remotes: which backends we federate with, and what their users may find here. Every service follows it.
+
+pub(crate) mod grpc;
+pub(crate) mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use aldis_api::{Fault, Label, label};
+use aldis_peers::Policy;
+use aldis_runtime::SharedClock;
+use aldis_storage::StoreError;
+use aldis_types::{Domain, PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy, Strategy};
+use tokio::sync::{Mutex, watch};
+
+use self::store::RemoteStore;
+use crate::{audit::AuditEntry, detached::detached, errors::store_label};
+
+/// Remotes that can be listed.
+const MAX_REMOTES: usize = 10_000;
+
+/// Why a change of the list failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RemoteError {
+    #[error("the domain is this backend's own")]
+    OwnDomain,
+    #[error("the domain is not on the list")]
+    Unknown,
+    #[error("there are {MAX_REMOTES} remotes already")]
+    TooMany,
+    #[error("ending federation with a remote is not available yet; suspend it")]
+    EndNotAvailable,
+    #[error("remote store")]
+    Store(#[from] StoreError),
+}
+
+impl Fault for RemoteError {
+    fn label(&self) -> Label {
+        match self {
+            Self::OwnDomain => label::BAD_REQUEST,
+            Self::Unknown => label::NOT_FOUND,
+            Self::TooMany => label::TOO_MANY_REQUESTS,
+            Self::EndNotAvailable => label::NOT_IMPLEMENTED,
+            Self::Store(error) => store_label(error),
+        }
+    }
+
+    fn message(&self) -> Option<std::borrow::Cow<'static, str>> {
+        match self {
+            Self::Store(_) => None,
+            other => Some(other.to_string().into()),
+        }
+    }
+}
+
+/// The list in force.
+#[derive(Clone)]
+pub(crate) struct Remotes {
+    domain: Domain,
+    strategy: Strategy,
+    store: Arc<dyn RemoteStore>,
+    policy: Policy,
+    clock: SharedClock,
+    watched: Arc<watch::Sender<Arc<PolicySnapshot>>>,
+    /// One change at a time, so that snapshots come into force in the order of their versions.
+    changing: Arc<Mutex<()>>,
+}
+
+impl Remotes {
+    /// Reads the list and puts it in force in this process.
+    pub(crate) async fn open(
+        domain: Domain,
+        strategy: Strategy,
+        store: Arc<dyn RemoteStore>,
+        policy: Policy,
+        clock: SharedClock,
+    ) -> Result<Self, StoreError> {
+        // A strategy that was changed in the configuration must not be hidden behind an old version.
+        let (version, remotes) = store.load().await?;
+        let version = version.max(clock.now().millis().unsigned_abs());
+        let snapshot = PolicySnapshot { version, strategy, remotes };
+        policy.update(snapshot.clone());
+        let watched = Arc::new(watch::Sender::new(Arc::new(snapshot)));
+        Ok(Self { domain, strategy, store, policy, clock, watched, changing: Arc::default() })
+    }
+
+    /// Follows the list.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<PolicySnapshot>> {
+        self.watched.subscribe()
+    }
+
+    /// The list now.
+    pub(crate) fn current(&self) -> Arc<PolicySnapshot> {
+        self.watched.borrow().clone()
+    }
+
+    /// Adds an unlisted remote, changes a listed one, revives an ended one.
+    pub(crate) async fn set(&self, domain: Domain, search_policy: SearchPolicy) -> Result<(), RemoteError> {
+        self.change(domain, move |before| {
+            let before = before.cloned();
+            let state = match before.as_ref().map(|remote| remote.state) {
+                Some(RemoteState::Suspended) => RemoteState::Suspended,
+                None | Some(RemoteState::Active | RemoteState::Ended) => RemoteState::Active,
+            };
+            let teams = before.and_then(|remote| remote.teams);
+            Ok(RemotePolicy { state, search_policy, teams })
+        })
+        .await
+    }
+
+    /// Suspends or resumes a listed remote.
+    pub(crate) async fn set_state(&self, domain: Domain, state: RemoteState) -> Result<(), RemoteError> {
+        if state == RemoteState::Ended {
+            return Err(RemoteError::EndNotAvailable);
+        }
+        self.change(domain, move |before| {
+            let before = before.ok_or(RemoteError::Unknown)?;
+            Ok(RemotePolicy { state, ..before.clone() })
+        })
+        .await
+    }
+
+    async fn change(
+        &self,
+        domain: Domain,
+        rule: impl FnOnce(Option<&RemotePolicy>) -> Result<RemotePolicy, RemoteError> + Send + 'static,
+    ) -> Result<(), RemoteError> {
+        if domain == self.domain {
+            return Err(RemoteError::OwnDomain);
+        }
+        let this = self.clone();
+        detached(async move {
+            let _changing = this.changing.lock().await;
+            let current = this.current();
+            let before = current.remotes.get(&domain);
+            if before.is_none() && current.remotes.len() >= MAX_REMOTES {
+                return Err(RemoteError::TooMany);
+            }
+            let after = rule(before)?;
+            if before == Some(&after) {
+                return Ok(());
+            }
+            let version = (current.version + 1).max(this.clock.now().millis().unsigned_abs());
+            let detail = format!("{} {}", describe(after.state), after.search_policy);
+            let audit = AuditEntry::new("admin", "remote-set", &domain).detail(detail);
+            this.store.put(domain.clone(), after.clone(), version, audit, this.clock.now()).await?;
+            let mut remotes = current.remotes.clone();
+            remotes.insert(domain, after);
+            this.publish(PolicySnapshot { version, strategy: this.strategy, remotes });
+            Ok(())
+        })
+        .await
+    }
+
+    fn publish(&self, snapshot: PolicySnapshot) {
+        self.policy.update(snapshot.clone());
+        self.watched.send_replace(Arc::new(snapshot));
+    }
+
+    /// Confirms to this process's own policy that the list is current, for as long as it is polled.
+    pub(crate) async fn keep_current(self) {
+        let mut beat = tokio::time::interval(crate::beats::BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            self.policy.confirm();
+        }
+    }
+}
+
+const fn describe(state: RemoteState) -> &'static str {
+    match state {
+        RemoteState::Active => "active",
+        RemoteState::Suspended => "suspended",
+        RemoteState::Ended => "ended",
+    }
+}

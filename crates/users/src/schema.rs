@@ -1,0 +1,71 @@
+//! Tables of this service, laid out as the partitions of a wide-column store would be: the key's first column is the
+//! partition, and no hot path joins across partitions.
+
+use aldis_storage::Migration;
+
+/// Steps in order; released ones never change.
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { name: "accounts, clients, connections, remotes", sql: TABLES },
+    Migration { name: "outbox of users", sql: aldis_delivery::schema!("users") },
+];
+
+const TABLES: &str = "
+CREATE TABLE users_accounts (
+    id BLOB NOT NULL PRIMARY KEY, name TEXT NOT NULL, handle TEXT, email TEXT, unverified_email TEXT, password TEXT,
+    locale TEXT NOT NULL, accent_id INTEGER NOT NULL, assets TEXT NOT NULL, text_status TEXT, protocols TEXT NOT NULL,
+    suspended INTEGER NOT NULL, deleted INTEGER NOT NULL, version INTEGER NOT NULL, created INTEGER NOT NULL);
+CREATE INDEX users_accounts_unactivated ON users_accounts (created) WHERE email IS NULL AND deleted = 0;
+CREATE TABLE users_emails (email TEXT NOT NULL PRIMARY KEY, user BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE users_handles (handle TEXT NOT NULL PRIMARY KEY, user BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE users_search (term TEXT NOT NULL, user BLOB NOT NULL, PRIMARY KEY (term, user)) WITHOUT ROWID;
+CREATE TABLE users_codes (
+    key TEXT NOT NULL PRIMARY KEY, email TEXT NOT NULL, code TEXT NOT NULL, user BLOB, failures INTEGER NOT NULL,
+    used INTEGER NOT NULL, expires INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX users_codes_by_expiry ON users_codes (expires);
+
+CREATE TABLE users_token_keys (
+    position INTEGER PRIMARY KEY, seed BLOB NOT NULL, created INTEGER NOT NULL, retired INTEGER);
+CREATE TABLE users_cookies (
+    user BLOB NOT NULL, id INTEGER NOT NULL, session INTEGER NOT NULL, created INTEGER NOT NULL,
+    expires INTEGER NOT NULL, label TEXT, successor INTEGER, client INTEGER,
+    PRIMARY KEY (user, id)) WITHOUT ROWID;
+CREATE INDEX users_cookies_by_expiry ON users_cookies (expires);
+CREATE TABLE users_revocations (
+    user BLOB NOT NULL, kind INTEGER NOT NULL, subject INTEGER NOT NULL, expires INTEGER NOT NULL,
+    PRIMARY KEY (user, kind, subject)) WITHOUT ROWID;
+CREATE INDEX users_revocations_by_expiry ON users_revocations (expires);
+CREATE TABLE users_attempts (
+    kind INTEGER NOT NULL, subject BLOB NOT NULL, count INTEGER NOT NULL, expires INTEGER NOT NULL,
+    PRIMARY KEY (kind, subject)) WITHOUT ROWID;
+CREATE INDEX users_attempts_by_expiry ON users_attempts (expires);
+
+CREATE TABLE users_clients (
+    user BLOB NOT NULL, client INTEGER NOT NULL, type TEXT NOT NULL, class TEXT, label TEXT, model TEXT, cookie TEXT,
+    created INTEGER NOT NULL, capabilities TEXT NOT NULL, mls_public_keys TEXT NOT NULL,
+    PRIMARY KEY (user, client)) WITHOUT ROWID;
+CREATE TABLE users_prekeys (
+    user BLOB NOT NULL, client INTEGER NOT NULL, id INTEGER NOT NULL, key TEXT NOT NULL,
+    PRIMARY KEY (user, client, id)) WITHOUT ROWID;
+
+CREATE TABLE users_connections (
+    user BLOB NOT NULL, domain TEXT NOT NULL, other BLOB NOT NULL, status INTEGER NOT NULL, time INTEGER NOT NULL,
+    remote_time INTEGER NOT NULL, PRIMARY KEY (user, domain, other)) WITHOUT ROWID;
+
+CREATE TABLE users_properties (
+    user BLOB NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (user, key));
+
+CREATE TABLE users_mail (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, recipient TEXT NOT NULL, purpose TEXT NOT NULL, key TEXT NOT NULL,
+    code TEXT NOT NULL, created INTEGER NOT NULL, expires INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, next INTEGER NOT NULL);
+CREATE INDEX users_mail_by_next ON users_mail (next);
+
+CREATE TABLE users_remotes (
+    domain TEXT NOT NULL PRIMARY KEY, state INTEGER NOT NULL, search_policy INTEGER NOT NULL, teams TEXT)
+    WITHOUT ROWID;
+CREATE TABLE users_policy (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL);
+
+CREATE TABLE users_audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
+    subject TEXT NOT NULL, detail TEXT NOT NULL);
+";

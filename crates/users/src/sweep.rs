@@ -1,0 +1,61 @@
+//! Removing what has expired, a little at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use aldis_runtime::SharedClock;
+use aldis_storage::StoreError;
+use aldis_types::Timestamp;
+
+use crate::{
+    accounts::store::AccountStore,
+    auth::store::AuthStore,
+    config::Config,
+    quotas::{self, Quotas},
+};
+
+/// Rows of a kind that one job removes.
+const CHUNK: usize = 200;
+/// Pause between jobs while there is more.
+const BREATH: Duration = Duration::from_millis(50);
+/// Audit records are kept for a year.
+const AUDIT: Duration = Duration::from_secs(366 * 86_400);
+
+/// What is swept.
+pub(crate) struct Sweeper {
+    pub(crate) config: Arc<Config>,
+    pub(crate) accounts: Arc<dyn AccountStore>,
+    pub(crate) auth: Arc<dyn AuthStore>,
+    pub(crate) quotas: Arc<Quotas>,
+    pub(crate) clock: SharedClock,
+}
+
+impl Sweeper {
+    /// Runs until it is dropped.
+    pub(crate) async fn run(self) {
+        let mut turn = tokio::time::interval(quotas::SWEEP);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turn.tick().await;
+            self.quotas.sweep();
+            loop {
+                match self.sweep().await {
+                    Ok(0) => break,
+                    Ok(_) => tokio::time::sleep(BREATH).await,
+                    Err(error) => {
+                        tracing::error!(%error, "removing expired rows failed");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One chunk; says how many rows went.
+    async fn sweep(&self) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        let before = |age: Duration| Timestamp::from_millis(now.millis() - i64::try_from(age.as_millis()).unwrap_or(0));
+        let unactivated = before(Duration::from_secs(self.config.limits.unactivated_seconds));
+        let auth = self.auth.sweep(now, CHUNK).await?;
+        Ok(auth + self.accounts.sweep(now, unactivated, before(AUDIT), CHUNK).await?)
+    }
+}
