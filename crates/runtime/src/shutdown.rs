@@ -50,14 +50,18 @@ impl Parts {
         });
     }
 
-    /// Adds the background work of a service. A set that is empty from the start is fine.
+    /// Adds the background work of a service. A task of it may be done at some time; one that panics ends the process,
+    /// and so does the end of the last.
     pub fn adopt(&mut self, name: &str, mut tasks: JoinSet<()>) {
         if tasks.is_empty() {
             return;
         }
         self.background(name, async move {
-            if let Some(Err(error)) = tasks.join_next().await {
-                tracing::error!(%error, "background task failed");
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "background task failed");
+                    return;
+                }
             }
         });
     }

@@ -170,6 +170,7 @@ async fn services(arguments: Services) -> Result<()> {
 
 /// Logs of the small processes here, for eyes.
 fn log(service: &str) -> Result<Telemetry> {
-    let log = LogConfig { format: LogFormat::Human, ..LogConfig::default() };
+    // The DNS library tells of every question.
+    let log = LogConfig { format: LogFormat::Human, filter: "info,hickory_server=warn".to_owned() };
     Ok(Telemetry::start(service, "local", &log, &TracingConfig::default())?)
 }
