@@ -2,7 +2,10 @@
 
 use aldis_proto::{
     convert,
-    federation::v1::{self as pb, conversations_client::ConversationsClient, update_conversation_request},
+    federation::v1::{
+        self as pb, conversations_client::ConversationsClient, update_conversation_request,
+        update_conversation_response::Outcome,
+    },
     metadata,
 };
 use aldis_types::{Access, ConversationId, ConversationType, Member, Qualified, Relation, RoleName};
@@ -31,6 +34,8 @@ fn group(kind: ConversationType, members: &[(&QualifiedUser, RoleName)]) -> Conv
     Conversation { id: ConversationId::new(Uuid::from_u128(9)), metadata, members, version: 1 }
 }
 
+type RuleCase<'a> = (&'a Conversation, &'a QualifiedUser, Action, Result<Option<Change>, &'static str>);
+
 #[test]
 fn rules_decide_who_may_change_what() {
     let (admin, member, stranger) = (user(1, "alpha.test"), user(2, "alpha.test"), user(3, "beta.test"));
@@ -47,7 +52,7 @@ fn rules_decide_who_may_change_what() {
     let removed = |user: &QualifiedUser, reason| Some(Change::Remove { users: vec![user.clone()], reason });
     let joined =
         |user: &QualifiedUser| Some(Change::Add(vec![Member { user: user.clone(), role: RoleName::member() }]));
-    let cases: Vec<(&Conversation, &QualifiedUser, Action, Result<Option<Change>, &str>)> = vec![
+    let cases: Vec<RuleCase<'_>> = vec![
         (&regular, &stranger, rename("x"), Err("no such conversation")),
         (&regular, &member, rename("x"), Err("the role does not allow modify_conversation_name")),
         (&regular, &admin, rename("x"), Ok(Some(Change::Rename("x".to_owned())))),
@@ -437,16 +442,16 @@ async fn only_new_backends_make_everybody_be_asked() {
     let alpha = world.start("alpha.test").await;
     let beta = world.start("beta.test").await;
     let gamma = world.start("gamma.test").await;
-    let (ann, ben, bea) = (user(1, "alpha.test"), user(2, "beta.test"), user(3, "beta.test"));
+    let (ann, ben, gus) = (user(1, "alpha.test"), user(2, "beta.test"), user(3, "beta.test"));
     let (cleo, dan, eve) = (user(4, "gamma.test"), user(5, "alpha.test"), user(6, "delta.test"));
-    world.connect(&[&ann, &ben, &bea, &cleo, &dan, &eve]);
+    world.connect(&[&ann, &ben, &gus, &cleo, &dan, &eve]);
     let id = create(&alpha, &ann, &[&ben, &cleo]).await;
     beta.wait_for(&ben, "conversation.create", 1).await;
     gamma.wait_for(&cleo, "conversation.create", 1).await;
     world.set_down("gamma.test", true);
     let members = at(&alpha, &id, "/members");
     let add = |user| json!({ "qualified_users": ids(&[user]) });
-    assert_eq!(alpha.post(&ann, &members, add(&bea)).await.0, StatusCode::OK);
+    assert_eq!(alpha.post(&ann, &members, add(&gus)).await.0, StatusCode::OK);
     assert_eq!(alpha.post(&ann, &members, add(&dan)).await.0, StatusCode::OK);
     let answer = alpha.post(&ann, &members, add(&eve)).await;
     assert_eq!((answer.0.as_u16(), answer.1), (533, json!({ "unreachable_backends": ["delta.test", "gamma.test"] })));
@@ -509,7 +514,6 @@ async fn other_backends_act_for_their_own_users_alone_and_get_one_answer_per_key
         }
         request
     };
-    use pb::update_conversation_response::Outcome;
     let mut client = ConversationsClient::new(world.as_backend("beta.test"));
     // Ann is of alpha: named by beta she is nobody.
     let answer = client.update_conversation(request(&ann, "Forged", None)).await.unwrap().into_inner();

@@ -44,6 +44,8 @@ fn clients(entries: &[(&QualifiedUser, &[u64])]) -> Clients {
     clients
 }
 
+type Case<'a> = (&'static str, Vec<(&'a QualifiedUser, u64)>, Strategy, &'static [&'static str], Comparison);
+
 #[test]
 fn recipients_are_compared_with_who_is_there() {
     let (ann, ben, cleo) = (user(1, "alpha.test"), user(2, "alpha.test"), user(3, "beta.test"));
@@ -59,7 +61,6 @@ fn recipients_are_compared_with_who_is_there() {
         failed: failed.iter().map(|name| domain(name)).collect(),
     };
     let all = [(&ann, 2), (&ben, 3), (&cleo, 4)];
-    type Case<'a> = (&'static str, Vec<(&'a QualifiedUser, u64)>, Strategy, &'static [&'static str], Comparison);
     let cases: Vec<Case<'_>> = vec![
         (
             "complete",
@@ -170,7 +171,7 @@ fn a_message_is_read_as_it_was_written_and_junk_is_refused() {
     // Two bytes each on the wire, many times that in memory.
     let bomb: Bytes = [0x12, 0].repeat(30_000).into();
     assert_eq!(NewMessage::read(bomb), Err(InvalidMessage("The message has too many recipients")));
-    let mut inner = vec![0x12, 0].repeat(30_000);
+    let mut inner = [0x12, 0].repeat(30_000);
     let mut bomb = vec![0x12];
     prost::encoding::encode_varint(inner.len() as u64, &mut bomb);
     bomb.append(&mut inner);
@@ -287,19 +288,19 @@ async fn a_message_crosses_backends_both_ways() {
     let (alpha, beta) = (world.start("alpha.test").await, world.start("beta.test").await);
     let gamma = world.start("gamma.test").await;
     let (ann, ben, cleo) = (user(1, "alpha.test"), user(2, "beta.test"), user(3, "gamma.test"));
-    let bea = user(4, "beta.test");
-    world.connect(&[&ann, &ben, &cleo, &bea]);
-    for (user, client) in [(&ann, 0xa1), (&ben, 0xb1), (&cleo, 0xc1), (&bea, 0xb2)] {
+    let gus = user(4, "beta.test");
+    world.connect(&[&ann, &ben, &cleo, &gus]);
+    for (user, client) in [(&ann, 0xa1), (&ben, 0xb1), (&cleo, 0xc1), (&gus, 0xb2)] {
         world.set_clients(user, &[client]);
     }
-    let id = group(&alpha, &ann, &[&ben, &cleo, &bea]).await;
+    let id = group(&alpha, &ann, &[&ben, &cleo, &gus]).await;
     beta.wait_for(&ben, "conversation.create", 1).await;
     gamma.wait_for(&cleo, "conversation.create", 1).await;
 
-    let from_owner = message(0xa1, &[(&ben, 0xb1), (&cleo, 0xc1), (&bea, 0xb2)]);
+    let from_owner = message(0xa1, &[(&ben, 0xb1), (&cleo, 0xc1), (&gus, 0xb2)]);
     let (status, body) = post(&alpha, &alpha, &id, &ann, &from_owner).await;
     assert_eq!(status, StatusCode::CREATED);
-    for (backend, who) in [(&beta, &ben), (&beta, &bea), (&gamma, &cleo)] {
+    for (backend, who) in [(&beta, &ben), (&beta, &gus), (&gamma, &cleo)] {
         let got = backend.wait_for(who, MESSAGE, 1).await.remove(0);
         assert_eq!(got.event["qualified_from"], json!({ "domain": "alpha.test", "id": ann.id }));
         assert_eq!(got.event["qualified_conversation"]["domain"], "alpha.test");
@@ -313,9 +314,9 @@ async fn a_message_crosses_backends_both_ways() {
     assert_eq!(status, StatusCode::PRECONDITION_FAILED);
     assert_eq!(
         mismatch["missing"],
-        json!({ "beta.test": { bea.id.to_string(): ["b2"] }, "gamma.test": { cleo.id.to_string(): ["c1"] } })
+        json!({ "beta.test": { gus.id.to_string(): ["b2"] }, "gamma.test": { cleo.id.to_string(): ["c1"] } })
     );
-    let complete = message(0xb1, &[(&ann, 0xa1), (&cleo, 0xc1), (&bea, 0xb2)]);
+    let complete = message(0xb1, &[(&ann, 0xa1), (&cleo, 0xc1), (&gus, 0xb2)]);
     let (status, body) = post(&beta, &alpha, &id, &ben, &complete).await;
     assert_eq!((status, empty_status(&body)), (StatusCode::CREATED, true), "{body}");
     assert!(
@@ -324,7 +325,7 @@ async fn a_message_crosses_backends_both_ways() {
     let got = alpha.wait_for(&ann, MESSAGE, 1).await.remove(0);
     assert_eq!(got.event["qualified_from"]["domain"], "beta.test");
     assert_eq!(got.event["data"], json!({ "sender": "b1", "recipient": "a1", "text": "Zm9yIGEx" }));
-    beta.wait_for(&bea, MESSAGE, 2).await;
+    beta.wait_for(&gus, MESSAGE, 2).await;
     gamma.wait_for(&cleo, MESSAGE, 2).await;
     // A lost answer costs nothing.
     assert_eq!(post(&beta, &alpha, &id, &ben, &complete).await, (status, body));
@@ -337,12 +338,12 @@ async fn a_backend_that_is_down_costs_nobody_else_a_message() {
     let world = World::default();
     let (alpha, beta) = (world.start("alpha.test").await, world.start("beta.test").await);
     let (ann, dan, ben) = (user(1, "alpha.test"), user(2, "alpha.test"), user(3, "beta.test"));
-    let bea = user(4, "beta.test");
-    world.connect(&[&ann, &dan, &ben, &bea]);
-    for (user, client) in [(&ann, 0xa1), (&dan, 0xd1), (&ben, 0xb1), (&bea, 0xb2)] {
+    let gus = user(4, "beta.test");
+    world.connect(&[&ann, &dan, &ben, &gus]);
+    for (user, client) in [(&ann, 0xa1), (&dan, 0xd1), (&ben, 0xb1), (&gus, 0xb2)] {
         world.set_clients(user, &[client]);
     }
-    let id = group(&alpha, &ann, &[&dan, &ben, &bea]).await;
+    let id = group(&alpha, &ann, &[&dan, &ben, &gus]).await;
     beta.wait_for(&ben, "conversation.create", 1).await;
     world.set_down("beta.test", true);
     for number in 0..20_u8 {
@@ -351,7 +352,7 @@ async fn a_backend_that_is_down_costs_nobody_else_a_message() {
         let (status, body) = post(&alpha, &alpha, &id, &ann, &sent).await;
         assert_eq!(status, StatusCode::CREATED);
         assert_eq!(body["failed_to_confirm_clients"], json!({ "beta.test": { ben.id.to_string(): ["b1"] } }));
-        assert_eq!(body["failed_to_send"], json!({ "beta.test": { bea.id.to_string(): [] } }));
+        assert_eq!(body["failed_to_send"], json!({ "beta.test": { gus.id.to_string(): [] } }));
     }
     alpha.wait_for(&dan, MESSAGE, 20).await;
     let (status, body) = post(&beta, &alpha, &id, &ben, &message(0xb1, &[(&ann, 0xa1)])).await;
