@@ -53,7 +53,8 @@ pub struct HttpError {
 impl HttpError {
     /// A row with a text of its own.
     pub fn with_message(label: Label, message: impl Into<Cow<'static, str>>) -> Self {
-        let message: Cow<'static, str> = message.into();
+        // JavaScript clients report every error that has a text, and try again later only where a 420 has none.
+        let message = if label.status == 420 { Cow::Borrowed("") } else { message.into() };
         Self {
             status: StatusCode::from_u16(label.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             body: json!({ "code": label.status, "label": label.label, "message": message }),

@@ -2,10 +2,11 @@
 
 use aldis_proto::internal::v1::{AuthSnapshot, auth_snapshot};
 use aldis_types::{ClientId, ConnId, UserId};
+use axum::response::IntoResponse;
 use ed25519_dalek::SigningKey;
 
 use crate::{
-    TokenVerifier,
+    HttpError, TokenVerifier,
     auth::AuthState,
     label,
     token::{Claims, Kind, TokenError, sign, verify},
@@ -91,6 +92,14 @@ fn a_verifier_knows_expiry_and_revocations() {
         verifier.update(AuthState::from_snapshot(&revocation));
         assert_eq!(verifier.verify(&token, 0), Err(TokenError::Revoked));
     }
+}
+
+#[tokio::test]
+async fn clients_try_again_after_420_because_it_has_no_text() {
+    let response = HttpError::from(label::TOO_MANY_REQUESTS).into_response();
+    let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body, serde_json::json!({ "code": 420, "label": "too-many-requests", "message": "" }));
 }
 
 #[test]
