@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use aldis_proto::federation::v1::Hop;
 use aldis_runtime::SharedRandom;
 use aldis_types::Domain;
 use tokio::time::Instant;
@@ -108,6 +109,12 @@ impl Breaker {
             *until = Instant::now();
             *attempts = 0;
         }
+    }
+
+    /// The peer was connected with: a breaker that opened for want of a connection closes, another may be tried.
+    pub(crate) fn connected(&self) {
+        let reached = matches!(&*self.state(), State::Open { last, .. } if last.hop != Hop::Transport);
+        if reached { self.succeeded() } else { self.nudge() }
     }
 
     pub(crate) fn name(&self) -> &'static str {

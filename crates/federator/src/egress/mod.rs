@@ -32,14 +32,16 @@ use tower::BoxError;
 use tower_service::Service;
 use tracing::Instrument;
 
-use self::{
-    breaker::Admission,
-    connection::{Connection, Unusable},
-    peer::{Kind, Peer},
-};
+#[cfg(test)]
+pub(crate) use self::breaker::Breaker;
 pub(crate) use self::{
+    breaker::Admission,
     peer::{Context as PeerContext, PeerView},
     pool::Pool,
+};
+use self::{
+    connection::{Connection, Unusable},
+    peer::{Kind, Peer},
 };
 use crate::{
     failure::{self, Failure},

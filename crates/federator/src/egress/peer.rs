@@ -200,7 +200,10 @@ impl Peer {
                 }
             };
             match &outcome {
-                Ok(_) => peer.heard(),
+                Ok(_) => {
+                    peer.call_breaker.connected();
+                    peer.stream_breaker.connected();
+                }
                 Err(failure) => peer.note(failure, None),
             }
             told.send_replace(Some(outcome));
@@ -217,8 +220,8 @@ impl Peer {
         let connection = self.connection(until).await?;
         let outcome = connection.ping(&self.shared, until.saturating_duration_since(Instant::now())).await;
         if outcome.is_err() {
+            // Streams on it may go on: keep-alive decides about them.
             self.discard(&connection);
-            connection.close();
         }
         outcome
     }

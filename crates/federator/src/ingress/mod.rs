@@ -156,6 +156,8 @@ impl Ingress {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(self.max_streams)
+            // When we stood still for a while, every call that was given up meanwhile arrives together with its end.
+            .max_pending_accept_reset_streams(self.max_streams as usize)
             .max_header_list_size(MAX_HEADER_BYTES)
             .serve_connection(TokioIo::new(tls), service);
         tokio::pin!(connection);

@@ -128,7 +128,10 @@ async fn generated_clients_work_over_the_egress_and_over_its_routes() {
     let mut states = PeerStatesClient::new(over_routes.channel());
     let peers = states.list_peers(ListPeersRequest {}).await.unwrap().into_inner().peers;
     assert_eq!(peers.len(), 1);
-    assert_eq!((peers[0].domain.as_str(), peers[0].connected, peers[0].breaker.as_str()), ("beta.test", true, "closed"));
+    assert_eq!(
+        (peers[0].domain.as_str(), peers[0].connected, peers[0].breaker.as_str()),
+        ("beta.test", true, "closed")
+    );
     assert!(peers[0].build.starts_with("aldis ") && peers[0].connected_since > 0);
     assert_eq!(peers[0].capabilities.as_ref().unwrap().conversations_kinds, [10, 11]);
     assert!(alpha.service.health.degraded().is_empty());
@@ -209,7 +212,8 @@ async fn answers_that_are_too_large_or_no_grpc_are_refused() {
     let mut config = world.config(&world.identity("alpha.test"));
     config.max_message_bytes = 64 * 1024;
     let alpha = world.backend_with("alpha.test", config).await;
-    let large = Rogue::start(&world.authority, &world.identity("beta.test"), Conduct::Oversized(1 << 30)).await.unwrap();
+    let large =
+        Rogue::start(&world.authority, &world.identity("beta.test"), Conduct::Oversized(1 << 30)).await.unwrap();
     world.point("beta.test", &[large.port()]);
     let answer = soon("the answer to be cut", alpha.call("beta.test", "Echo")).await.unwrap();
     assert_eq!(Backend::label(&answer, "beta.test"), (533, "federation-invalid-body"));

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -140,6 +140,10 @@ impl Backend {
         Self { service, policy, port, echo, config, version: AtomicUsize::new(2) }
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
     /// Allows exactly the domains in this state.
     pub(super) fn remotes(&self, remotes: &[(&str, RemoteState)]) {
         let version = self.version.fetch_add(1, Ordering::Relaxed) as u64;
@@ -222,10 +226,6 @@ impl Answer {
     /// The peer's own label.
     pub(super) fn inner(&self) -> String {
         PeerError::from_status(&domain("any.test"), &self.status).inner().map(|(label, _)| label).unwrap_or_default()
-    }
-
-    pub(super) fn detail(&self) -> String {
-        error::detail(&self.status).map(|detail| detail.label).unwrap_or_default()
     }
 }
 
