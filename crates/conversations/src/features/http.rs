@@ -77,11 +77,13 @@ pub(super) fn feature_configs() -> Value {
 }
 
 /// `GET /feature-configs`.
+#[tracing::instrument(name = "http.features.feature_configs", skip_all, fields(user.id))]
 pub(crate) async fn get_feature_configs(_: UserCaller) -> Response {
     Json(feature_configs()).into_response()
 }
 
 /// `GET /conversations/{id}/features/conversationGuestLinks`.
+#[tracing::instrument(name = "http.features.guest_links", skip_all, fields(user.id))]
 pub(crate) async fn guest_links(_: UserCaller) -> Response {
     Json(feature("disabled", "locked", None)).into_response()
 }
@@ -99,6 +101,7 @@ pub(crate) struct KeysQuery {
 }
 
 /// `GET /mls/public-keys`: answered whether or not MLS is on, because clients do not start without.
+#[tracing::instrument(name = "http.features.public_keys", skip_all, fields(user.id))]
 pub(crate) async fn public_keys(
     State(app): State<App>,
     _: UserCaller,
@@ -112,11 +115,13 @@ pub(crate) async fn public_keys(
 }
 
 /// `GET /teams`: there are none.
+#[tracing::instrument(name = "http.features.teams", skip_all, fields(user.id))]
 pub(crate) async fn teams(_: UserCaller) -> Response {
     Json(json!({ "teams": [], "has_more": false })).into_response()
 }
 
 /// Anything about a team.
+#[tracing::instrument(name = "http.features.no_team", skip_all, fields(user.id))]
 pub(crate) async fn no_team(_: UserCaller) -> HttpError {
     label::NO_TEAM.into()
 }

@@ -86,7 +86,7 @@ impl App {
             // Random ids do not collide.
             Step::Answered(_) | Step::Conflict => return Err(GroupError::Busy),
         };
-        metrics::counter!("aldis_conversations_created").increment(1);
+        metrics::counter!("aldis_conversations_created_total").increment(1);
         Ok((Arc::new(conversation), refused))
     }
 

@@ -27,6 +27,7 @@ use crate::app::App;
 type ConversationPath = Path<(Domain, ConversationId)>;
 
 fn qualified(Path((domain, id)): ConversationPath) -> Qualified<ConversationId> {
+    tracing::Span::current().record("conversation.id", tracing::field::display(id));
     Qualified::new(id, domain)
 }
 
@@ -101,7 +102,7 @@ struct Created<'a> {
 }
 
 /// `POST /conversations`.
-#[tracing::instrument(name = "http.conversations.create", skip_all, fields(user.id, conversation.id))]
+#[tracing::instrument(name = "http.groups.create", skip_all, fields(user.id, conversation.id))]
 pub(crate) async fn create(
     State(app): State<App>,
     caller: UserCaller,
@@ -121,7 +122,7 @@ pub(crate) async fn create(
 }
 
 /// `POST /conversations/self`.
-#[tracing::instrument(name = "http.conversations.create_self", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.create_self", skip_all, fields(user.id))]
 pub(crate) async fn create_self(State(app): State<App>, caller: UserCaller) -> Result<Response, HttpError> {
     let (conversation, created) = app.self_conversation(caller.user).await?;
     let location = HeaderValue::try_from(conversation.id.to_string()).map_err(|_| label::SERVER_ERROR)?;
@@ -131,7 +132,7 @@ pub(crate) async fn create_self(State(app): State<App>, caller: UserCaller) -> R
 }
 
 /// `GET /conversations/{domain}/{id}`.
-#[tracing::instrument(name = "http.conversations.get", skip_all, fields(user.id, conversation.id))]
+#[tracing::instrument(name = "http.groups.get", skip_all, fields(user.id, conversation.id))]
 pub(crate) async fn get(
     State(app): State<App>,
     caller: UserCaller,
@@ -155,7 +156,7 @@ struct Listed<'a> {
 }
 
 /// `POST /conversations/list`.
-#[tracing::instrument(name = "http.conversations.list", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.list", skip_all, fields(user.id))]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: UserCaller,
@@ -186,7 +187,7 @@ struct ListedIds {
 }
 
 /// `POST /conversations/list-ids`.
-#[tracing::instrument(name = "http.conversations.list_ids", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.list_ids", skip_all, fields(user.id))]
 pub(crate) async fn list_ids(
     State(app): State<App>,
     caller: UserCaller,
@@ -211,7 +212,7 @@ pub(crate) struct RenameBody {
 }
 
 /// `PUT /conversations/{domain}/{id}/name`.
-#[tracing::instrument(name = "http.conversations.rename", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.rename", skip_all, fields(user.id, conversation.id))]
 pub(crate) async fn rename(
     State(app): State<App>,
     caller: UserCaller,
@@ -228,7 +229,7 @@ pub(crate) struct AddBody {
 }
 
 /// `POST /conversations/{domain}/{id}/members`.
-#[tracing::instrument(name = "http.conversations.add_members", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.add_members", skip_all, fields(user.id, conversation.id))]
 pub(crate) async fn add_members(
     State(app): State<App>,
     caller: UserCaller,
@@ -250,7 +251,7 @@ pub(crate) async fn add_members(
 type MemberPath = Path<(Domain, ConversationId, Domain, UserId)>;
 
 /// `DELETE /conversations/{domain}/{id}/members/{domain}/{user}`.
-#[tracing::instrument(name = "http.conversations.remove_member", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.remove_member", skip_all, fields(user.id, conversation.id = %id))]
 pub(crate) async fn remove_member(
     State(app): State<App>,
     caller: UserCaller,
@@ -266,7 +267,7 @@ pub(crate) struct RoleBody {
 }
 
 /// `PUT /conversations/{domain}/{id}/members/{domain}/{user}`.
-#[tracing::instrument(name = "http.conversations.set_role", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.set_role", skip_all, fields(user.id, conversation.id = %id))]
 pub(crate) async fn set_role(
     State(app): State<App>,
     caller: UserCaller,
@@ -284,7 +285,7 @@ pub(crate) struct TimerBody {
 }
 
 /// `PUT /conversations/{domain}/{id}/message-timer`.
-#[tracing::instrument(name = "http.conversations.set_message_timer", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.set_message_timer", skip_all, fields(user.id, conversation.id))]
 pub(crate) async fn set_message_timer(
     State(app): State<App>,
     caller: UserCaller,
@@ -301,7 +302,7 @@ pub(crate) struct ReceiptBody {
 }
 
 /// `PUT /conversations/{domain}/{id}/receipt-mode`.
-#[tracing::instrument(name = "http.conversations.set_receipt_mode", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.set_receipt_mode", skip_all, fields(user.id, conversation.id))]
 pub(crate) async fn set_receipt_mode(
     State(app): State<App>,
     caller: UserCaller,
@@ -323,7 +324,7 @@ pub(crate) struct SettingsBody {
 }
 
 /// `PUT /conversations/{domain}/{id}/self`.
-#[tracing::instrument(name = "http.conversations.update_settings", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.update_settings", skip_all, fields(user.id, conversation.id))]
 pub(crate) async fn update_settings(
     State(app): State<App>,
     caller: UserCaller,
@@ -343,7 +344,7 @@ pub(crate) async fn update_settings(
 }
 
 /// `GET /conversations/{domain}/{id}/self`.
-#[tracing::instrument(name = "http.conversations.self_member", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.self_member", skip_all, fields(user.id, conversation.id))]
 pub(crate) async fn get_self_member(
     State(app): State<App>,
     caller: UserCaller,
@@ -366,7 +367,7 @@ pub(crate) struct TypingBody {
 }
 
 /// `POST /conversations/{domain}/{id}/typing`.
-#[tracing::instrument(name = "http.conversations.typing", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.typing", skip_all, fields(user.id, conversation.id))]
 pub(crate) async fn typing(
     State(app): State<App>,
     caller: UserCaller,
@@ -388,7 +389,7 @@ struct RoleJson {
 }
 
 /// `GET /conversations/{id}/roles`. The roles are the same in every conversation; only a member is told.
-#[tracing::instrument(name = "http.conversations.roles", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.roles", skip_all, fields(user.id, conversation.id = %id))]
 pub(crate) async fn roles(
     State(app): State<App>,
     caller: UserCaller,
@@ -411,7 +412,7 @@ pub(crate) struct OneToOneBody {
 }
 
 /// `POST /one2one-conversations`: the existing one with a connected user.
-#[tracing::instrument(name = "http.conversations.one_to_one", skip_all, fields(user.id))]
+#[tracing::instrument(name = "http.groups.one_to_one", skip_all, fields(user.id))]
 pub(crate) async fn one_to_one(
     State(app): State<App>,
     caller: UserCaller,
@@ -425,6 +426,7 @@ pub(crate) async fn one_to_one(
 }
 
 /// What cannot be done without MLS.
+#[tracing::instrument(name = "http.groups.mls_not_enabled", skip_all, fields(user.id))]
 pub(crate) async fn mls_not_enabled(_: UserCaller) -> HttpError {
     label::MLS_NOT_ENABLED.into()
 }

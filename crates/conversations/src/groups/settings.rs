@@ -1,7 +1,7 @@
 //! What a user sets for himself in a conversation, ours or another backend's. Nobody else is told.
 
 use aldis_api::Session;
-use aldis_types::{ConversationId, Locality, Member, Qualified, RoleName, UserId};
+use aldis_types::{ConversationId, Locality, Member, Qualified, UserId};
 
 use super::{
     error::GroupError,
@@ -55,23 +55,17 @@ impl App {
         Ok(())
     }
 
-    /// The caller as a member with his settings; `None` when he is not one. The role in a conversation of another
-    /// backend is known to its owner alone; the least is assumed.
+    /// The caller as a member with his settings; `None` when he is not one.
     pub(crate) async fn self_member(
         &self,
         user: UserId,
         conversation: Qualified<ConversationId>,
     ) -> Result<Option<(Member, Settings)>, GroupError> {
-        let user = self.own_user(user);
-        Ok(match self.domain.locate(conversation) {
-            Locality::Local(id) => self
-                .find_own(*id.id())
-                .await?
-                .and_then(|found| found.member(&user).map(|stored| (stored.member.clone(), stored.settings.clone()))),
-            Locality::Remote(id) => self.find_elsewhere(id.as_qualified()).await?.and_then(|found| {
-                let settings = found.settings(user.id)?.clone();
-                Some((Member { user, role: RoleName::member() }, settings))
-            }),
-        })
+        let me = self.own_user(user);
+        match self.get(user, conversation).await {
+            Ok(seen) => Ok(seen.view(&self.domain, &me).map(|view| (view.me.clone(), view.settings.clone()))),
+            Err(GroupError::NoConversation | GroupError::AccessDenied) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -110,7 +110,7 @@ impl App {
             match step {
                 Step::Done(committed) => {
                     committed.delivery.local(LOCAL_DELIVERY).await;
-                    metrics::counter!("aldis_conversations_changed").increment(1);
+                    metrics::counter!("aldis_conversations_changed_total").increment(1);
                     return Ok(Outcome::Changed { stamp: committed.stamp, change, telling });
                 }
                 Step::Answered(answer) => return Ok(Outcome::Answered(answer)),

@@ -32,6 +32,7 @@ pub(crate) async fn send(
 }
 
 /// `POST /broadcast/…`: contacts of a team, and there are no teams.
+#[tracing::instrument(name = "http.messages.broadcast", skip_all, fields(user.id))]
 pub(crate) async fn broadcast(_: UserCaller) -> HttpError {
     label::NON_BINDING_TEAM.into()
 }

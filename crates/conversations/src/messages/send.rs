@@ -84,14 +84,14 @@ impl App {
             }
             let compared = compare((sender, message.sender), &message.recipients, &message.strategy, &present);
             if !compared.missing.is_empty() {
-                metrics::counter!("aldis_messages_mismatched").increment(1);
+                metrics::counter!("aldis_messages_mismatched_total").increment(1);
                 return Ok(Sent::Mismatch(Status::new(self.clock.now(), compared)));
             }
             let (step, status, later) = self.commit_message(&found, sending, compared, key).await?;
             match step {
                 Step::Done(committed) => {
                     self.deliver(committed.delivery, later, committed.stamp.time).await;
-                    metrics::counter!("aldis_messages_accepted").increment(1);
+                    metrics::counter!("aldis_messages_accepted_total").increment(1);
                     return Ok(Sent::Accepted(Status { time: committed.stamp.time, ..status }));
                 }
                 Step::Answered(answer) => return read_kept(answer),

@@ -238,6 +238,13 @@ async fn a_message_reaches_every_other_client_on_one_backend() {
     assert_eq!(post(&alpha, &alpha, &id, &ann, &sent).await, again);
     alpha.wait_for(&ben, MESSAGE, 1).await;
 
+    // At the same time, too.
+    let twice = message(0xa1, &[(&ann, 0xa2), (&ben, 0xb1), (&ben, 0xb2)]);
+    let (first, second) =
+        tokio::join!(post(&alpha, &alpha, &id, &ann, &twice), post(&alpha, &alpha, &id, &ann, &twice));
+    assert_eq!(first, second);
+    alpha.wait_for(&ben, MESSAGE, 3).await;
+
     let (status, mismatch) = post(&alpha, &alpha, &id, &ann, &message(0xa1, &[(&ben, 0xb1), (&ben, 0xb9)])).await;
     assert_eq!(status, StatusCode::PRECONDITION_FAILED);
     assert_eq!(
@@ -247,8 +254,8 @@ async fn a_message_reaches_every_other_client_on_one_backend() {
     assert_eq!(mismatch["deleted"], json!({ "alpha.test": { ben.id.to_string(): ["b9"] } }));
     let transient = NewMessage { transient: true, strategy: Strategy::IgnoreAll, ..message(0xa1, &[(&ben, 0xb2)]) };
     assert_eq!(post(&alpha, &alpha, &id, &ann, &transient).await.0, StatusCode::CREATED);
-    let got = alpha.wait_for(&ben, MESSAGE, 2).await;
-    assert!(got[1].transient);
+    let got = alpha.wait_for(&ben, MESSAGE, 4).await;
+    assert!(got[3].transient);
 }
 
 #[tokio::test]

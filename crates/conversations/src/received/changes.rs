@@ -70,7 +70,7 @@ impl Received {
                 if told {
                     self.watch(origin, lane, delivery).await;
                 }
-                metrics::counter!("aldis_events_received").increment(1);
+                metrics::counter!("aldis_events_received_total").increment(1);
                 verdict
             }
             Err(error) => {

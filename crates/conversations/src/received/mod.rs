@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
-    app::{App, LOCAL_DELIVERY},
+    app::App,
     federated::{self, Told, kind},
     push,
 };
@@ -36,6 +36,9 @@ type Lane = [u8; 16];
 const MALFORMED: Verdict = Verdict::Rejected("bad-request");
 /// Longer than our notifications service can be away; the relay goes on for as long as it takes.
 const DELIVERY_WATCH: Duration = Duration::from_hours(24);
+/// How long the lanes of a backend wait for the delivery of one change to our users. It is usually there at once; when
+/// not, the messages after it are deferred, and other lanes go on.
+const SHORT_WAIT: Duration = Duration::from_millis(500);
 /// Most deferred messages that are remembered.
 const MAX_DEFERRED: usize = 10_000;
 
@@ -101,7 +104,7 @@ impl Received {
             }
         });
         // Whether or not it was in time: messages of this lane look for themselves.
-        let _ = tokio::time::timeout(LOCAL_DELIVERY, watching).await;
+        let _ = tokio::time::timeout(SHORT_WAIT, watching).await;
     }
 
     fn may_push(&self, origin: &Domain, lane: &Lane) -> bool {
@@ -177,7 +180,7 @@ impl Received {
         }
         let envelopes = ready.into_iter().map(|item| item.envelope).collect();
         match self.app.memberships.advance(positions.clone(), envelopes).await {
-            Ok(()) => metrics::counter!("aldis_events_received").increment(verdicts.len() as u64),
+            Ok(()) => metrics::counter!("aldis_events_received_total").increment(verdicts.len() as u64),
             Err(error) => {
                 tracing::error!(%error, "events of another backend cannot be stored");
                 for (_, _, verdict) in &mut verdicts {

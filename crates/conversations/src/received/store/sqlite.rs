@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-/// Members kept in memory, over all conversations.
-const CACHED_MEMBERS: u64 = 1_000_000;
+/// Members kept in memory, over all conversations; about 160 bytes each.
+const CACHED_MEMBERS: u64 = 200_000;
 /// Most conversations read in one go.
 const READ_CHUNK: usize = 100;
 
