@@ -1,11 +1,14 @@
 //! What tests and measurements of whole backends share: a client, a federation in this process or in processes of its
 //! own, a certificate authority, a DNS server, and peers that misbehave.
 
+pub mod backend;
 pub mod client;
+pub mod collector;
 pub mod dns;
 pub mod local;
 pub mod pki;
 pub mod rogue;
+mod settings;
 pub mod wait;
 
 #[cfg(test)]

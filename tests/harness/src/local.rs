@@ -13,7 +13,8 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::{
-    client::{Api, MailFolder, Person, User},
+    client::{Answer, Api, MailFolder, Person, User},
+    settings,
     wait::{eventually, within},
 };
 
@@ -93,12 +94,18 @@ pub struct Options {
     pub domains: Vec<String>,
     /// The binary; `None` looks where [`BINARY`] says, then beside the running program.
     pub binary: Option<PathBuf>,
+    /// Settings (TOML) that are added to the configuration of every backend before it starts.
+    pub settings: String,
 }
 
 impl Options {
     /// These domains, with the binary that this build made.
     pub fn of(domains: &[&str]) -> Self {
-        Self { domains: domains.iter().map(|domain| (*domain).to_owned()).collect(), binary: None }
+        Self {
+            domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
+            binary: None,
+            settings: String::new(),
+        }
     }
 }
 
@@ -130,6 +137,9 @@ impl LocalFederation {
             .output()
             .with_context(|| format!("running {}", binary.display()))?;
         ensure!(init.status.success(), "local init: {}", String::from_utf8_lossy(&init.stderr));
+        for domain in &options.domains {
+            settings::add(&dir.join(domain).join("aldis.toml"), &options.settings)?;
+        }
         let log = std::fs::File::create(folder.path().join("up.log"))?;
         let up = Command::new(&binary)
             .args(["local", "up", "--dir"])
@@ -184,6 +194,27 @@ impl LocalFederation {
     /// The client API of a backend.
     pub fn api(&self, domain: &str) -> Result<&Api> {
         Ok(&self.process(domain)?.api)
+    }
+
+    /// Everything that `up` and what it started wrote to its output so far.
+    pub fn output(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.folder.path().join("up.log"))?)
+    }
+
+    /// The folder with everything.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs `aldis` with these arguments as given.
+    pub fn run(&self, arguments: &[&str]) -> Result<std::process::Output> {
+        Ok(Command::new(&self.binary).args(arguments).output()?)
+    }
+
+    /// `GET` on a backend's listener for health and metrics.
+    pub async fn operations(&self, domain: &str, path: &str) -> Result<Answer> {
+        let operations = Api::new(&self.process(domain)?.ready.operations, "ws://unused")?.with_version(None);
+        operations.get(path).await
     }
 
     /// Address of the DNS server.
@@ -264,9 +295,8 @@ impl LocalFederation {
 
     /// Waits until a backend says that it can serve.
     pub async fn wait_for(&self, domain: &str) -> Result<()> {
-        let operations = Api::new(&self.process(domain)?.ready.operations, "ws://unused")?.with_version(None);
-        within(START, "a backend that is ready", async || operations.get("/readyz").await?.expect(200)).await?;
-        Ok(())
+        let ready = async || self.operations(domain, "/readyz").await?.expect(200);
+        within(START, "a backend that is ready", ready).await.map(drop)
     }
 
     /// Asks `up` to stop as Ctrl-C does, and checks that nothing is left of what it started.

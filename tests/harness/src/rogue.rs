@@ -1,6 +1,11 @@
 //! Peers that misbehave: a backend that answers wrongly or not at all, and a caller that claims what it is not.
 
-use std::{convert::Infallible, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use aldis_proto::{
     federation::v1::{
@@ -79,6 +84,11 @@ impl Rogue {
     /// Where it listens.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it listens, with the address.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 }
 
@@ -221,11 +231,11 @@ impl tonic::service::Interceptor for ClaimOrigin {
 }
 
 impl Caller {
-    /// Connects to the federator on this port of 127.0.0.1, which must prove to be `server`, with a certificate of our
-    /// own or without, and claims to be `origin` from then on. An error means that the handshake failed; with TLS 1.3
+    /// Connects to the federator at this address, which must prove to be `server`, with a certificate of our own or
+    /// without, and claims to be `origin` from then on. An error means that the handshake failed; with TLS 1.3
     /// a refused certificate may show only at the first call.
     pub async fn connect(
-        port: u16,
+        address: SocketAddr,
         server: &str,
         authority: &Authority,
         identity: Option<&Identity>,
@@ -235,7 +245,7 @@ impl Caller {
         if let Some(identity) = identity {
             tls = tls.identity(tonic::transport::Identity::from_pem(&identity.certificate_pem, &identity.key_pem));
         }
-        let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.connect_timeout(CONNECT);
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))?.connect_timeout(CONNECT);
         let channel = endpoint.tls_config(tls)?.connect().await.context("connecting to the federator")?;
         let origin = origin.map(HeaderValue::from_str).transpose()?;
         Ok(Self { channel, origin })
@@ -247,7 +257,8 @@ impl Caller {
         Self { channel: self.channel.clone(), origin: Some(HeaderValue::from_static(origin)) }
     }
 
-    fn claiming_channel(&self) -> Claiming {
+    /// The channel with the claim, for other generated clients.
+    pub fn claiming_channel(&self) -> Claiming {
         InterceptedService::new(self.channel.clone(), ClaimOrigin(self.origin.clone()))
     }
 

@@ -59,14 +59,14 @@ async fn a_caller_and_a_rogue_meet_over_mutual_tls() -> Result<()> {
     let client = authority.issue(&["federator.beta.test"])?;
     let rogue = Rogue::start(&authority, &server, Conduct::Oversized(64 * 1024 * 1024)).await?;
     let caller =
-        Caller::connect(rogue.port(), "federator.alpha.test", &authority, Some(&client), Some("beta.test")).await?;
+        Caller::connect(rogue.address(), "federator.alpha.test", &authority, Some(&client), Some("beta.test")).await?;
     assert_eq!(caller.hello().await?.capabilities.map(|known| known.versions), Some(vec![1]));
     let refused = caller.users().get_users(GetUsersRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
 
     let stranger = Authority::new("stranger")?;
-    assert!(Caller::connect(rogue.port(), "federator.alpha.test", &stranger, None, None).await.is_err());
-    assert!(Caller::connect(rogue.port(), "federator.gamma.test", &authority, None, None).await.is_err());
+    assert!(Caller::connect(rogue.address(), "federator.alpha.test", &stranger, None, None).await.is_err());
+    assert!(Caller::connect(rogue.address(), "federator.gamma.test", &authority, None, None).await.is_err());
     Ok(())
 }
 

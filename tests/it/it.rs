@@ -1,0 +1,16 @@
+//! Whole backends through their client API: two or three in this process, or as processes that are killed.
+//!
+//! Every test has a federation of its own, waits for conditions and never for time, and needs nothing installed.
+
+mod accounts;
+mod clients;
+mod connections;
+mod conversations;
+mod crash;
+mod federation_errors;
+mod messages;
+mod notifications;
+mod operations;
+mod search;
+mod security;
+mod support;
