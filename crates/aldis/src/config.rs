@@ -206,7 +206,7 @@ fn bare(error: &ConfigError) -> String {
 impl StoreConfig {
     fn check(&self) -> Result<(), String> {
         if self.path.file_name().is_none() {
-            return Err(format!("`store.path` = {:?}; allowed: the name of a file", self.path));
+            return Err(format!("`store.path` = \"{}\"; allowed: the name of a file", self.path.display()));
         }
         if !self.path.parent().is_some_and(Path::is_dir) {
             let path = self.path.display();
@@ -263,5 +263,61 @@ impl ServicesConfig {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "domain = 'alpha.test'\nstore.path = 'aldis.db'\n";
+
+    fn load(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("aldis.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::load(&file).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn domain_and_store_are_enough() {
+        let config = load(LEAST).unwrap();
+        assert_eq!(config.domain.as_str(), "alpha.test");
+        assert!(config.federation.is_none() && config.store.path.is_absolute());
+        assert_eq!(config.store.socket().file_name().unwrap(), "admin.sock");
+        assert!(config.client.throttle.enabled && !config.client.allow_loopback_origins);
+    }
+
+    #[test]
+    fn errors_name_the_key_the_value_and_what_is_allowed() {
+        let cases = [
+            ("", "`domain`"),
+            ("domain = 'alpha'\nstore.path = 'aldis.db'", "`domain` = \"alpha\""),
+            ("domain = 'alpha.test'\nstore.path = 'missing/aldis.db'", "`store.path` = "),
+            ("client.listen = 'nowhere'", "`client.listen` = \"nowhere\""),
+            ("client.port = 8080", "unknown key `client.port` = 8080; known keys here: listen, "),
+            ("clients.listen = '127.0.0.1:80'", "unknown key `clients`; known keys here: domain, store, client, "),
+            ("client.trusted_proxies = ['10.0.0.0/64']", "10.0.0.0/64"),
+            ("store.readers = 0", "`store.readers` = 0; allowed: 1 to 64"),
+            ("store.max_mib = 1", "`store.max_mib` = 1; allowed: 16 or more"),
+            ("operations.drain_seconds = 6000", "`operations.drain_seconds` = 6000; allowed: 0 to 600"),
+            ("log.format = 'xml'", "`log.format` = \"xml\" is not allowed; allowed: json, human"),
+            ("log.filter = '=='", "`log.filter` = \"==\""),
+            ("tracing.endpoint = 'collector'", "`tracing.endpoint` = \"collector\""),
+            ("users.registration = 'maybe'", "users.registration"),
+            ("users.federation.strategy = 'some'", "allow_none, allow_all, allow_list"),
+            ("federation.listen = '127.0.0.1:1'", "federation.certificate_file"),
+            ("services.users.certificate_file = 'x'", "`services.users.key_file`"),
+            (
+                "services.users.internal_address = 'users'",
+                "`services.users.internal_address` = \"users\"; allowed: host:port",
+            ),
+        ];
+        for (text, expected) in cases {
+            let text =
+                if text.starts_with("domain") || text.is_empty() { text.to_owned() } else { format!("{LEAST}{text}") };
+            let error = load(&text).unwrap_err();
+            assert!(error.contains(expected), "{text}\n{error}");
+        }
     }
 }

@@ -158,7 +158,21 @@ impl Single<'_> {
     fn health(&self, db: Option<&Db>) -> Health {
         let health = db.map_or_else(Health::new, |db| store_works(Health::new(), db));
         let verifier = self.process.verifier.clone();
-        health.watch("tokens", move || std::future::ready(tokens_can_be_checked(&verifier)))
+        let health = health.watch("tokens", move || std::future::ready(tokens_can_be_checked(&verifier)));
+        self.knows_policy(health)
+    }
+
+    /// Shows when every other backend is refused for want of a policy.
+    fn knows_policy(&self, health: Health) -> Health {
+        let policy = self.process.policy.clone();
+        health.watch("policy", move || {
+            let known = policy.current().version > 0;
+            std::future::ready(if known {
+                Ok(())
+            } else {
+                Err("none from users, every other backend is refused".into())
+            })
+        })
     }
 
     fn context(&self, peers: Peers) -> start::Context<'_> {
@@ -232,7 +246,7 @@ impl Single<'_> {
         let service = self.context(peers).federator(federation, components, true, listener).await?;
         let users = self.internal_of(ServiceName::Users)?;
         self.process.parts.background("policy", self.process.policy.clone().follow(users));
-        let health = federation_troubles(Health::new(), service.health);
+        let health = federation_troubles(self.knows_policy(Health::new()), service.health);
         self.process.adopt_federator(service.tasks, service.shutdown);
         self.serve_internal(service.internal).await?;
         self.finish(JoinSet::new(), health, stop).await

@@ -1,20 +1,133 @@
 //! What `aldis local up` prints once everything runs.
 
-use std::io::Write as _;
+use std::{fmt::Write as _, io::Write as _};
 
 use super::layout::{Backend, Folder, loopback};
 
 /// Prints the guide to standard output.
 pub(crate) fn print(folder: &Folder, backends: &[Backend]) {
+    let mut output = std::io::stdout().lock();
     // Whoever closed our standard output does not want to read this.
-    let _ = std::io::stdout().lock().write_all(text(folder, backends).as_bytes());
+    let _ = output.write_all(text(folder, backends).as_bytes()).and_then(|()| output.flush());
 }
 
-pub(crate) fn text(folder: &Folder, backends: &[Backend]) -> String {
-    let mut text = String::new();
-    for backend in backends {
-        text.push_str(&format!("{} {}\n", backend.domain, loopback(backend.client)));
+/// The guide. Lines to paste into a shell are indented by four spaces, and nothing else is.
+fn text(folder: &Folder, backends: &[Backend]) -> String {
+    let mut parts = vec![urls(folder, backends), registration(folder, backends)];
+    if let [first, second, ..] = backends {
+        parts.push(walk(folder, first, second));
     }
-    text.push_str(&folder.path().display().to_string());
+    parts.push(END.to_owned());
+    parts.join("\n")
+}
+
+fn urls(folder: &Folder, backends: &[Backend]) -> String {
+    let mut text = match backends {
+        [_] => "\nOne backend is ready.\n\n".to_owned(),
+        _ => format!("\n{} backends are ready and federate with each other.\n\n", backends.len()),
+    };
+    for backend in backends {
+        let (client, operations) = (loopback(backend.client), loopback(backend.operations));
+        let target = folder.of(&backend.domain);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "{domain}\n  client API  http://{client}   (sockets ws://{client}, apps deeplink http://{client}/deeplink.json)\n  \
+             health      http://{operations}/readyz   /metrics\n  mail        {mail}\n  settings    {config}\n\n",
+            domain = backend.domain,
+            mail = target.mail().display(),
+            config = target.config().display(),
+        );
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
     text
+}
+
+fn registration(folder: &Folder, backends: &[Backend]) -> String {
+    let Some(first) = backends.first() else { return String::new() };
+    format!(
+        "ACCOUNTS\n\
+         Anybody may register with an app; the activation code comes by mail, into the folder above (`X-Zeta-Code`).\n\
+         Point an app that is built on @wireapp/core at a backend by `rest` http://{client} and `ws` ws://{client}.\n\
+         Phones want https and a public name: see the README. Without an app, these two lines make two people:\n\n{}",
+        accounts(folder, backends),
+        client = loopback(first.client),
+    )
+}
+
+const PEOPLE: [(&str, &str); 2] = [("Ann", "ann"), ("Bob", "bob")];
+
+fn accounts(folder: &Folder, backends: &[Backend]) -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| "aldis".into());
+    let mut text = format!("    aldis='{}'\n", program.display());
+    let homes = backends.iter().chain(backends.iter().cycle());
+    for ((name, handle), backend) in PEOPLE.into_iter().zip(homes) {
+        let config = folder.of(&backend.domain).config();
+        let config = config.display();
+        let person =
+            format!("--email {handle}@example.com --password '{handle} likes lamps' --name {name} --handle {handle}");
+        let _ = writeln!(text, "    \"$aldis\" user create --config '{config}' {person}");
+    }
+    text
+}
+
+/// Two people of two backends find each other and connect.
+fn walk(folder: &Folder, first: &Backend, second: &Backend) -> String {
+    let token = r#"sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p'"#;
+    let id = r#"sed -n 's/.*"id":"\([^"]*\)".*/\1/p'"#;
+    let (alpha, beta) = (&first.domain, &second.domain);
+    format!(
+        r#"CONNECT
+They log in,
+
+    A=http://{a}/v13 B=http://{b}/v13
+    ann=$(curl -s $A/login -d '{{"email":"ann@example.com","password":"ann likes lamps"}}' | {token})
+    bob=$(curl -s $B/login -d '{{"email":"bob@example.com","password":"bob likes lamps"}}' | {token})
+
+Ann searches Bob at the other backend and asks to connect,
+
+    curl -s "$A/search/contacts?q=bob&domain={beta}" -H "Authorization: Bearer $ann"; echo
+    bob_id=$(curl -s "$A/users/by-handle/{beta}/bob" -H "Authorization: Bearer $ann" | {id})
+    curl -s -X POST "$A/connections/{beta}/$bob_id" -H "Authorization: Bearer $ann"; echo
+
+and Bob accepts. From then on both are members of their one-to-one conversation, whose events wait for Bob's app:
+
+    ann_id=$(curl -s $A/self -H "Authorization: Bearer $ann" | {id})
+    curl -s -X PUT "$B/connections/{alpha}/$ann_id" -H "Authorization: Bearer $bob" -d '{{"status":"accepted"}}'; echo
+    curl -s "$B/notifications?size=100" -H "Authorization: Bearer $bob"; echo
+
+MESSAGES are encrypted by the apps: curl cannot write one. The real client library does, in two terminals (Node 20, from the
+folder of the sources; it makes these people if they are not there):
+
+    # make chat ME=ann@{alpha} WITH=bob@{beta} LOCAL='{dir}'
+    # make chat ME=bob@{beta} WITH=ann@{alpha} LOCAL='{dir}'
+"#,
+        a = loopback(first.client),
+        b = loopback(second.client),
+        dir = folder.path().display(),
+    )
+}
+
+const END: &str =
+    "Ctrl-C stops everything; started again, everything is as it was. `aldis local clean --dir …` removes it all.\n\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_backend_needs_no_walk() {
+        let folder = Folder::at(std::path::Path::new("/federation")).unwrap();
+        let backend = Backend {
+            domain: "alpha.test".parse().unwrap(),
+            client: 1,
+            federation: 2,
+            operations: 3,
+            listed: std::collections::BTreeSet::default(),
+            services: Vec::new(),
+        };
+        let text = super::text(&folder, &[backend]);
+        assert!(text.contains("One backend") && text.contains("user create") && !text.contains("CONNECT"), "{text}");
+    }
 }

@@ -125,7 +125,7 @@ pub(crate) async fn untied() {
         Ok(_) => drop(end.await),
         Err(error) => {
             tracing::error!(%error, "standard input cannot be watched");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -154,3 +154,15 @@ pub(crate) async fn is_ready(operations: SocketAddr) -> Result<()> {
     ensure!(status.is_success(), "not ready: {body}");
     Ok(())
 }
+
+/// Succeeds once `/readyz` does and the service has what it needs from users, for which its own readiness does not wait.
+pub(crate) async fn has_heard_of_users(operations: SocketAddr) -> Result<()> {
+    let (status, body) = get(operations, "/readyz").await?;
+    ensure!(status.is_success(), "not ready: {body}");
+    let report: serde_json::Value = serde_json::from_str(&body)?;
+    let degraded = report["degraded"].as_array().map_or(&[][..], Vec::as_slice);
+    let waits =
+        |it: &serde_json::Value| it.as_str().is_some_and(|it| it.starts_with("tokens") || it.starts_with("policy"));
+    ensure!(!degraded.iter().any(waits), "not ready: {body}");
+    Ok(())
+}

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use super::{
     layout::{Backend, Folder, ServicePorts, State, loopback},
     process::{LogFollower, Process, stop_all},
-    ready::{ReadyBackend, ReadyFile, ReadyService, is_ready, wait},
-    up::{Stop, is_free, remove_stale, start_dns, watch},
+    ready::{ReadyBackend, ReadyFile, ReadyService, has_heard_of_users, is_ready, wait},
+    up::{Stop, is_free, keeps_its_ports, remove_stale, start_dns, watch},
 };
 
 /// Starts the services of `domain` and stays until asked to stop.
@@ -20,6 +20,7 @@ pub(crate) async fn run(folder: &Folder, domain: &Domain, ready_file: Option<&Pa
         format!("{folder} has no backend {domain}: `aldis local init --dir {folder} --domain {domain}` adds it")
     })?;
     is_free(folder, domain)?;
+    keeps_its_ports(folder, backend)?;
     remove_stale(ready_file)?;
     let mut stop = Stop::new()?;
     let mut started = Vec::new();
@@ -60,7 +61,7 @@ async fn start(
     }
     let waiting = started[first..].iter_mut().zip(backend.services()).map(|(process, (_, ports))| {
         let operations = loopback(ports.operations);
-        wait(process, async move || is_ready(operations).await)
+        wait(process, async move || has_heard_of_users(operations).await)
     });
     futures::future::try_join_all(waiting).await?;
 

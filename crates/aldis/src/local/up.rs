@@ -14,6 +14,7 @@ use super::{
     process::{LogFollower, Process, stop_all},
     ready::{self, ReadyBackend, ReadyDns, ReadyFile, is_ready, wait},
 };
+use crate::config::Config;
 
 /// Starts the backends of `folder` (those of `only`, or all) and stays until asked to stop.
 pub(crate) async fn run(folder: &Folder, options: &init::Options, ready_file: Option<&Path>) -> Result<()> {
@@ -21,6 +22,7 @@ pub(crate) async fn run(folder: &Folder, options: &init::Options, ready_file: Op
     let backends = chosen(&state, &options.domains)?;
     for backend in &backends {
         is_free(folder, &backend.domain)?;
+        keeps_its_ports(folder, backend)?;
     }
     remove_stale(ready_file)?;
     let mut stop = Stop::new()?;
@@ -57,6 +59,25 @@ pub(super) fn is_free(folder: &Folder, domain: &Domain) -> Result<()> {
             Ok(_) => {}
             Err(StoreError::Locked(_)) => bail!("{domain} runs from {} already", folder.path().display()),
             Err(error) => return Err(error).with_context(|| format!("store of {domain}")),
+        }
+    }
+    Ok(())
+}
+
+/// Refuses settings under which the backend would not be where everybody looks for it, or be open to the network.
+pub(super) fn keeps_its_ports(folder: &Folder, backend: &Backend) -> Result<()> {
+    let file = folder.of(&backend.domain).config();
+    let config = Config::load(&file)?;
+    let federation = config.federation.as_ref().map(|federation| federation.listen);
+    let listeners = [
+        ("client.listen", Some(config.client.listen), backend.client),
+        ("operations.listen", Some(config.operations.listen), backend.operations),
+        ("federation.listen", federation, backend.federation),
+    ];
+    for (key, address, port) in listeners {
+        let expected = loopback(port);
+        if let Some(address) = address.filter(|address| *address != expected) {
+            bail!("{}: `{key}` = {address}; allowed in a local federation: {expected}", file.display());
         }
     }
     Ok(())

@@ -1,0 +1,66 @@
+# `make` alone lists the targets. CI calls the same ones (.ci/run).
+# Options: CARGO_FLAGS for cargo, LOCAL for the folder of `make run`.
+
+CARGO ?= cargo
+LOCAL ?= .local
+CARGO_TARGET_DIR ?= target
+ALDIS = $(abspath $(CARGO_TARGET_DIR))
+WITH ?= bob@beta.test
+ME ?= ann@alpha.test
+
+.DEFAULT_GOAL := help
+.PHONY: help run chat clean-local test test-unit test-it test-client test-golden check structure fmt deny bench bench-parts
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build and run two federated backends on this machine; prints a guide
+	$(CARGO) build $(CARGO_FLAGS) -p aldis
+	@exec $(ALDIS)/debug/aldis local up --dir '$(LOCAL)' --ready-file '$(LOCAL)/ready.json'
+
+chat: tests/client/node_modules ## write messages in the terminal: ME=ann@alpha.test WITH=bob@beta.test (while `make run` runs)
+	@exec node tests/client/src/chat.js --ready '$(LOCAL)/ready.json' --me '$(ME)' --with '$(WITH)'
+
+clean-local: ## remove the backends of `make run` and all their data
+	$(CARGO) run $(CARGO_FLAGS) -q -p aldis -- local clean --dir '$(LOCAL)'
+
+test: ## all tests that need nothing but Rust and a C compiler
+	$(CARGO) test $(CARGO_FLAGS) --workspace
+
+test-unit: ## rules and stores only
+	$(CARGO) test $(CARGO_FLAGS) --workspace --exclude aldis-it
+
+test-it: ## whole backends only
+	$(CARGO) test $(CARGO_FLAGS) -p aldis-it
+
+tests/client/node_modules: tests/client/package.json tests/client/package-lock.json
+	cd tests/client && npm ci
+	@touch $@
+
+test-client: tests/client/node_modules ## the real JavaScript client against two backends (Node 20)
+	$(CARGO) build $(CARGO_FLAGS) -p aldis
+	cd tests/client && ALDIS_BIN=$(ALDIS)/debug/aldis npm test
+
+test-golden: ## our types against golden JSON: GOLDEN=folder
+	@test -d '$(GOLDEN)' || { echo 'GOLDEN names the folder with the golden files' >&2; exit 2; }
+	ALDIS_GOLDEN='$(abspath $(GOLDEN))' $(CARGO) test $(CARGO_FLAGS) -p aldis-it golden
+
+check: structure ## formatting, lints as errors, structure rules
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+
+structure: ## who may depend on whom
+	scripts/check-structure.sh
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+deny: ## licenses and sources of dependencies (needs cargo-deny)
+	$(CARGO) deny check bans licenses sources
+
+bench: ## measure a federation from outside; rewrites the table in docs/performance.md
+	$(CARGO) build --release $(CARGO_FLAGS) -p aldis -p aldis-bench
+	$(ALDIS)/release/aldis-bench --binary $(ALDIS)/release/aldis --json $(ALDIS)/bench.json --table docs/performance.md
+
+bench-parts: ## measure the parts of a message's way
+	$(CARGO) bench $(CARGO_FLAGS) -p aldis-bench
