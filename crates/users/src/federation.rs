@@ -22,6 +22,7 @@ use aldis_proto::{
 use aldis_types::{Domain, Handle, Name, Qualified, SearchPolicy, Timestamp, UserId};
 use prost::Message;
 use tonic::{Request, Response, Status};
+use tracing::Instrument;
 
 use crate::{
     accounts::Accounts,
@@ -262,8 +263,13 @@ impl Receive for Federation {
         let mut verdicts = Vec::with_capacity(envelopes.len());
         for envelope in envelopes {
             let lane = envelope.lane;
-            let verdict =
-                if waiting.contains(&lane) { Verdict::Deferred } else { self.apply(origin, envelope, positions).await };
+            let verdict = if waiting.contains(&lane) {
+                Verdict::Deferred
+            } else {
+                let span = tracing::info_span!("received.user_event", peer.domain = %origin.domain());
+                aldis_delivery::continue_trace(&span, envelope.traceparent.as_deref());
+                self.apply(origin, envelope, positions).instrument(span).await
+            };
             if !matches!(verdict, Verdict::Applied | Verdict::Rejected(_)) {
                 waiting.insert(lane);
             }

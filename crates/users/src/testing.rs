@@ -10,6 +10,7 @@ use std::{
 };
 
 use aldis_api::TokenVerifier;
+use aldis_delivery::{Component, Outbox};
 use aldis_peers::{Origin, Peers, Policy};
 use aldis_proto::{
     channel::{Channel, InProcess, boxed},
@@ -46,6 +47,14 @@ pub(crate) async fn database() -> (TempDir, Db) {
     let db = Db::open(&folder.path().join("aldis.db"), &DbOptions::default()).unwrap();
     db.migrate("users", crate::schema::MIGRATIONS).await.unwrap();
     (folder, db)
+}
+
+/// An empty store with our tables, and an outbox that nobody carries.
+pub(crate) async fn database_and_outbox() -> (TempDir, Db, Outbox) {
+    let (folder, db) = database().await;
+    let domain = "alpha.test".parse().unwrap();
+    let outbox = Outbox::open(Component::Users, domain, db.clone(), Arc::new(SystemClock)).await.unwrap();
+    (folder, db, outbox)
 }
 
 /// What our other services were told.
@@ -157,7 +166,7 @@ impl Network {
         self.calls.lock().unwrap().clone()
     }
 
-    fn egress(&self, from: &Domain) -> Channel {
+    pub(crate) fn egress(&self, from: &Domain) -> Channel {
         boxed(Egress { network: self.clone(), from: from.clone() })
     }
 }

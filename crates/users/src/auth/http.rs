@@ -43,6 +43,7 @@ pub(crate) struct CookiesQuery {
 }
 
 #[derive(Serialize)]
+#[allow(clippy::struct_field_names)]
 struct AccessToken {
     user: UserId,
     access_token: String,

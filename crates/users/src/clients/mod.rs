@@ -108,7 +108,7 @@ impl Clients {
             self.parts.auth.reauthenticate(user, password).await?;
         }
         let client = self.new_client(id, new);
-        let effects = self.registration_effects(session);
+        let effects = Self::registration_effects(session);
         let (limit, this) = (self.config.limits.permanent_clients, self.clone());
         let now = self.parts.clock.now();
         let tokens_expire = self.parts.auth.revocation(user, Revoked::Client(id)).expires;
@@ -152,7 +152,7 @@ impl Clients {
         NewClient { client, prekeys }
     }
 
-    fn registration_effects(&self, session: Session) -> Effects<Added> {
+    fn registration_effects(session: Session) -> Effects<Added> {
         let user = session.user;
         Arc::new(move |added: &Added| {
             let mut effects = Vec::with_capacity(1 + 2 * added.replaced.len());

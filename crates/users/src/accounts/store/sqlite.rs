@@ -98,9 +98,10 @@ fn set_terms(tx: &Connection, account: &Account, findable: bool) -> rusqlite::Re
     Ok(())
 }
 
+/// A row of `users_codes`.
 struct Code {
     email: Email,
-    code: String,
+    digits: String,
     user: Option<UserId>,
     failures: u32,
     used: bool,
@@ -111,7 +112,7 @@ fn code(tx: &Connection, key: &str, now: Timestamp) -> rusqlite::Result<Option<C
         .query_row(params![key, now.millis()], |row| {
             Ok(Code {
                 email: sql::parsed(row, 0)?,
-                code: row.get(1)?,
+                digits: row.get(1)?,
                 user: row.get::<_, Option<[u8; 16]>>(2)?.map(|bytes| UserId::new(uuid::Uuid::from_bytes(bytes))),
                 failures: row.get(3)?,
                 used: row.get(4)?,
@@ -155,7 +156,7 @@ fn fitting_code(
     now: Timestamp,
 ) -> rusqlite::Result<Option<Code>> {
     let Some(found) = code(tx, key, now)? else { return Ok(None) };
-    if bool::from(found.code.as_bytes().ct_eq(given.as_bytes())) {
+    if bool::from(found.digits.as_bytes().ct_eq(given.as_bytes())) {
         return Ok(Some(found));
     }
     if found.failures + 1 >= failures {
@@ -246,7 +247,7 @@ fn request_code(tx: &Connection, key: &str, email: &Email, fresh: &FreshCode) ->
     }
     let pending = code(tx, key, fresh.now)?.filter(|pending| !pending.used);
     let (code, user) = match pending {
-        Some(pending) => (pending.code, pending.user),
+        Some(pending) => (pending.digits, pending.user),
         None => {
             // An account may still wait for this address though its code has expired.
             let waiting = email_owner(tx, email)?;
@@ -463,7 +464,7 @@ impl AccountStore for SqliteAccounts {
         now: Timestamp,
         effects: Effects<Account>,
     ) -> Result<Activation, StoreError> {
-        let outbox = self.outbox.clone();
+        let outbox = self.outbox.traced();
         let (outcome, appended) = self
             .db
             .write(move |tx| {
@@ -485,7 +486,7 @@ impl AccountStore for SqliteAccounts {
         change: ProfileChange,
         effects: Vec<Outgoing>,
     ) -> Result<Option<Delivery>, StoreError> {
-        let outbox = self.outbox.clone();
+        let outbox = self.outbox.traced();
         let appended = self
             .db
             .write(move |tx| if update(tx, user, &change)? { outbox.append(tx, &effects).map(Some) } else { Ok(None) })
@@ -499,7 +500,7 @@ impl AccountStore for SqliteAccounts {
         handle: Handle,
         effects: Vec<Outgoing>,
     ) -> Result<HandleOutcome, StoreError> {
-        let outbox = self.outbox.clone();
+        let outbox = self.outbox.traced();
         let (outcome, appended) = self
             .db
             .write(move |tx| {

@@ -224,7 +224,7 @@ impl ClientStore for SqliteClients {
         tokens_expire: Timestamp,
         effects: Effects<Added>,
     ) -> Result<AddOutcome, StoreError> {
-        let outbox = self.outbox.clone();
+        let outbox = self.outbox.traced();
         let (outcome, appended) = self
             .db
             .write(move |tx| {
@@ -255,7 +255,7 @@ impl ClientStore for SqliteClients {
         revocation: Revocation,
         effects: Vec<Outgoing>,
     ) -> Result<RemoveOutcome, StoreError> {
-        let outbox = self.outbox.clone();
+        let outbox = self.outbox.traced();
         let appended = self
             .db
             .write(move |tx| {

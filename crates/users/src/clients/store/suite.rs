@@ -1,1 +1,118 @@
+//! What every engine must do.
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use aldis_types::{Capability, ClientId, ClientType, Prekey, PrekeyId, Timestamp, UserId};
+use uuid::Uuid;
+
+use super::{AddOutcome, Added, ClientChange, ClientStore, NewClient, RemoveOutcome, UpdateOutcome};
+use crate::{
+    auth::store::{Revocation, Revoked},
+    clients::Client,
+    peers::WantedClients,
+};
+
+const USER: UserId = UserId::new(Uuid::from_u128(1));
+const EXPIRE: Timestamp = Timestamp::EPOCH;
+
+fn key(id: u16) -> Prekey {
+    Prekey { id: PrekeyId(id), key: format!("key {id}") }
+}
+
+fn new(id: u64, kind: ClientType, prekeys: &[u16]) -> NewClient {
+    let client = Client {
+        id: ClientId(id),
+        kind,
+        class: None,
+        label: None,
+        model: None,
+        cookie: None,
+        created: Timestamp::from_millis(5),
+        capabilities: vec![Capability::LegalholdImplicitConsent],
+        mls_public_keys: BTreeMap::new(),
+    };
+    NewClient { client, prekeys: prekeys.iter().map(|id| key(*id)).collect() }
+}
+
+async fn add(store: &dyn ClientStore, new: NewClient, authenticated: bool, limit: u32) -> AddOutcome {
+    let effects = Arc::new(|_: &Added| Vec::new());
+    store.add(USER, new, authenticated, limit, EXPIRE, effects).await.unwrap()
+}
+
+pub(crate) async fn all(store: &dyn ClientStore) {
+    limits_and_passwords(store).await;
+    each_prekey_at_most_once(store).await;
+    changes_only_add(store).await;
+    a_removed_client_leaves_nothing(store).await;
+}
+
+async fn limits_and_passwords(store: &dyn ClientStore) {
+    use ClientType::{Permanent, Temporary};
+    assert!(!store.needs_password(USER, ClientId(1), Permanent).await.unwrap());
+    assert!(matches!(add(store, new(u64::MAX, Permanent, &[0, 65535]), false, 2).await, AddOutcome::Added { .. }));
+    assert!(store.needs_password(USER, ClientId(1), Permanent).await.unwrap());
+    assert!(!store.needs_password(USER, ClientId(u64::MAX), Permanent).await.unwrap());
+    assert!(!store.needs_password(USER, ClientId(1), Temporary).await.unwrap());
+    assert!(matches!(add(store, new(1, Permanent, &[]), false, 2).await, AddOutcome::NeedsPassword));
+    assert!(matches!(add(store, new(1, Permanent, &[]), true, 2).await, AddOutcome::Added { .. }));
+    assert!(matches!(add(store, new(2, Permanent, &[]), true, 2).await, AddOutcome::TooMany));
+    let mut again = new(1, Permanent, &[]);
+    again.client.created = Timestamp::from_millis(99);
+    let AddOutcome::Added { added, .. } = add(store, again, false, 2).await else { panic!("renewing is allowed") };
+    assert_eq!(added.client.created, Timestamp::from_millis(5), "a renewed client keeps its age");
+    assert!(matches!(add(store, new(3, Temporary, &[]), false, 2).await, AddOutcome::Added { .. }));
+    let AddOutcome::Added { added, .. } = add(store, new(4, Temporary, &[]), true, 2).await else {
+        panic!("a temporary client replaces")
+    };
+    assert_eq!(added.replaced, [ClientId(3)]);
+    let ids: Vec<_> = store.list(USER).await.unwrap().iter().map(|client| client.id.0).collect();
+    assert_eq!(ids, [1, 4, u64::MAX], "in ascending order, however large");
+    let public = store.public(vec![USER, UserId::new(Uuid::from_u128(2))]).await.unwrap();
+    assert_eq!((public[0].1.len(), public[1].1.len()), (3, 0));
+}
+
+async fn each_prekey_at_most_once(store: &dyn ClientStore) {
+    let wanted = vec![(USER, WantedClients::These(vec![ClientId(u64::MAX), ClientId(1), ClientId(77)]))];
+    let first = store.take_prekeys(wanted.clone()).await.unwrap();
+    let expected = vec![(ClientId(u64::MAX), Some(key(0))), (ClientId(1), None), (ClientId(77), None)];
+    assert_eq!(first, [(USER, expected)]);
+    for _ in 0..2 {
+        let next = store.take_prekeys(wanted.clone()).await.unwrap();
+        assert_eq!(next[0].1[0].1, Some(key(65535)));
+    }
+    let all = store.take_prekeys(vec![(USER, WantedClients::All)]).await.unwrap();
+    assert_eq!(all[0].1.len(), 3);
+    assert_eq!(store.prekey_ids(USER, ClientId(u64::MAX)).await.unwrap(), [PrekeyId::LAST_RESORT]);
+}
+
+async fn changes_only_add(store: &dyn ClientStore) {
+    let update = |change| store.update(USER, ClientId(1), change);
+    let change = ClientChange {
+        prekeys: vec![key(9), key(3)],
+        last_prekey: Some(key(65535)),
+        capabilities: Some(vec![Capability::LegalholdImplicitConsent, Capability::ConsumableNotifications]),
+        mls_public_keys: BTreeMap::from([("ed25519".to_owned(), "a".to_owned())]),
+        ..ClientChange::default()
+    };
+    assert_eq!(update(change).await.unwrap(), UpdateOutcome::Updated);
+    let ids = store.prekey_ids(USER, ClientId(1)).await.unwrap();
+    assert_eq!(ids, [PrekeyId(3), PrekeyId(9), PrekeyId::LAST_RESORT]);
+    let fewer = ClientChange { capabilities: Some(Vec::new()), ..ClientChange::default() };
+    assert_eq!(update(fewer).await.unwrap(), UpdateOutcome::CapabilityRemoved);
+    let other = BTreeMap::from([("ed25519".to_owned(), "b".to_owned())]);
+    let other = ClientChange { mls_public_keys: other, ..ClientChange::default() };
+    assert_eq!(update(other).await.unwrap(), UpdateOutcome::OtherMlsKey);
+    let missing = store.update(USER, ClientId(77), ClientChange::default()).await.unwrap();
+    assert_eq!(missing, UpdateOutcome::NotFound);
+    assert_eq!(store.get(USER, ClientId(1)).await.unwrap().unwrap().capabilities.len(), 2);
+}
+
+async fn a_removed_client_leaves_nothing(store: &dyn ClientStore) {
+    let revocation = Revocation { user: USER, what: Revoked::Client(ClientId(1)), expires: EXPIRE };
+    let removed = store.remove(USER, ClientId(1), revocation, Vec::new()).await.unwrap();
+    assert!(matches!(removed, RemoveOutcome::Removed(_)));
+    assert_eq!(store.get(USER, ClientId(1)).await.unwrap(), None);
+    assert!(store.prekey_ids(USER, ClientId(1)).await.unwrap().is_empty());
+    let again = store.remove(USER, ClientId(1), revocation, Vec::new()).await.unwrap();
+    assert!(matches!(again, RemoveOutcome::NotFound));
+}

@@ -223,13 +223,13 @@ impl ConnectionStore for SqliteConnections {
     }
 
     async fn change(&self, change: Change) -> Result<Changed, StoreError> {
-        let outbox = self.outbox.clone();
+        let outbox = self.outbox.traced();
         let done = self.db.write(move |tx| apply(tx, &outbox, &change)).await?;
         Ok(self.finish(done))
     }
 
     async fn receive(&self, change: Change, positions: Positions, envelope: Envelope) -> Result<Changed, StoreError> {
-        let outbox = self.outbox.clone();
+        let outbox = self.outbox.traced();
         let done = self
             .db
             .write(move |tx| {

@@ -58,7 +58,7 @@ impl PropertyStore for SqliteProperties {
         limit: u32,
         effects: Vec<Outgoing>,
     ) -> Result<SetOutcome, StoreError> {
-        let outbox = self.outbox.clone();
+        let outbox = self.outbox.traced();
         let appended = self
             .db
             .write(move |tx| {
@@ -86,7 +86,7 @@ impl PropertyStore for SqliteProperties {
         key: Option<String>,
         effects: Vec<Outgoing>,
     ) -> Result<Option<Delivery>, StoreError> {
-        let outbox = self.outbox.clone();
+        let outbox = self.outbox.traced();
         let appended = self
             .db
             .write(move |tx| {

@@ -1,0 +1,4 @@
+//! The service as a whole: its start, what it answers at start-up, and what other backends may do.
+
+mod federation;
+mod start;
