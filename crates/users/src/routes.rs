@@ -8,7 +8,7 @@ use axum::{
 
 use crate::{
     accounts::http as accounts, app::App, auth::http as auth, calls::http as calls, clients::http as clients,
-    connections::http as connections, properties, search::http as search, startup,
+    connections::http as connections, properties, search::http as search, startup::http as startup,
 };
 
 /// A value of the largest size has to be read to be refused by its own label.

@@ -107,7 +107,7 @@ impl Accounts {
         let now = self.parts.clock.now();
         let domain = self.parts.domain.clone();
         let effects: Effects<super::Account> = std::sync::Arc::new(move |account: &super::Account| {
-            let event = super::http::activate_event(account, &domain);
+            let event = super::json::activate_event(account, &domain);
             vec![events::to_users(account.id, &[account.id], &event, None)]
         });
         let store = self.parts.store.clone();

@@ -4,6 +4,7 @@ mod activation;
 mod error;
 pub(crate) mod grpc;
 pub(crate) mod http;
+mod json;
 mod profiles;
 mod registration;
 pub(crate) mod store;
@@ -161,7 +162,7 @@ impl Accounts {
         let private = change.is_private();
         let audience = self.audience(session.user, private).await?;
         let user = session.user;
-        let effects = vec![events::to_users(user, &audience, &http::update_event(user, &change), Some(&session))];
+        let effects = vec![events::to_users(user, &audience, &json::update_event(user, &change), Some(&session))];
         let store = self.parts.store.clone();
         detached(async move {
             let delivery = store.update(user, change, effects).await?.ok_or(AccountError::NotFound)?;
@@ -193,7 +194,7 @@ impl Accounts {
         }
         let audience = self.audience(session.user, false).await?;
         let user = session.user;
-        let effects = vec![events::to_users(user, &audience, &http::handle_event(user, &handle), Some(&session))];
+        let effects = vec![events::to_users(user, &audience, &json::handle_event(user, &handle), Some(&session))];
         let store = self.parts.store.clone();
         detached(async move {
             match store.set_handle(user, handle, effects).await? {

@@ -1,6 +1,7 @@
 //! Accounts, their addresses, handles and codes.
 
 mod sqlite;
+mod sqlite_codes;
 #[cfg(test)]
 pub(crate) mod suite;
 
