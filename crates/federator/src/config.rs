@@ -62,7 +62,8 @@ pub struct Config {
     /// For how long the last known policy stays in force without word from the users service, in seconds; after that
     /// everybody is refused.
     pub max_policy_age_seconds: u64,
-    /// The largest message on any hop.
+    /// Largest request or answer of a call to or from a peer, in bytes; told to peers in hello. Event streams have limits
+    /// of their own.
     pub max_message_bytes: u64,
     /// For how long an expired DNS answer may still be used while DNS does not work, in seconds.
     pub stale_dns_seconds: u64,

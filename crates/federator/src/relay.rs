@@ -25,6 +25,8 @@ pub(crate) enum Cut {
     Ended,
     /// The side that answers went away.
     Broken,
+    /// The side that answers gave up this call alone.
+    Reset,
     /// The answer is larger than allowed.
     TooLarge,
 }
@@ -78,7 +80,7 @@ impl<B, C: Call> AnswerBody<B, C> {
     ) -> http::Response<tonic::body::Body>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: std::fmt::Display,
+        B::Error: std::error::Error + 'static,
     {
         let (parts, inner) = response.into_parts();
         let headers = rpc::answer_headers(&parts.headers);
@@ -117,6 +119,12 @@ impl<B, C: Call> AnswerBody<B, C> {
     }
 }
 
+/// Whether the other side gave up one stream, as opposed to the whole connection.
+pub(crate) fn is_reset(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .any(|error| error.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset))
+}
+
 /// Takes `size` bytes from what is left; `false` when there is not enough.
 fn take(left: &mut Option<u64>, size: usize) -> bool {
     match left {
@@ -132,7 +140,7 @@ fn take(left: &mut Option<u64>, size: usize) -> bool {
 impl<B, C> Body for AnswerBody<B, C>
 where
     B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
+    B::Error: std::error::Error + 'static,
     C: Call,
 {
     type Data = Bytes;
@@ -160,7 +168,7 @@ where
             },
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "an answer broke off");
-                this.cut(Cut::Broken)
+                this.cut(if is_reset(&error) { Cut::Reset } else { Cut::Broken })
             }
             Poll::Ready(None) => {
                 let code = this.code;

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -112,10 +112,10 @@ impl Connection {
         }
     }
 
-    /// Whether this breakdown is told for the first time: one connection that breaks is one outage, however many calls
-    /// were on it.
+    /// Whether this is an outage that is told for the first time: one connection that breaks is one outage, however many
+    /// calls were on it, and one that we ended is none.
     pub(crate) fn first_to_tell(&self) -> bool {
-        !self.counted.swap(true, Ordering::Relaxed)
+        !self.close.is_cancelled() && !self.counted.swap(true, Ordering::Relaxed)
     }
 
     /// Ends it at once.
@@ -265,8 +265,11 @@ async fn attempt(
         drop(gauged);
     });
 
-    let authority = Authority::try_from(format!("{host}:{}", target.port))
-        .map_err(|_| Failure::tls(format!("{host} is no host name")))?;
+    let authority = match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]:{}", target.port),
+        Err(_) => format!("{host}:{}", target.port),
+    };
+    let authority = Authority::try_from(authority).map_err(|_| Failure::tls(format!("{host} is no host name")))?;
     let age = shared.connection_max_age;
     // Up to a tenth earlier, so that connections made together are not replaced together.
     let tenth = u64::try_from(age.as_millis() / 10).unwrap_or(0);

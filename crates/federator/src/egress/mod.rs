@@ -47,7 +47,7 @@ use crate::{
     failure::{self, Failure},
     hello::absolute,
     metering::{self, Direction, Gauged},
-    relay::{AnswerBody, Bounds, Call, Cut, Outcome, RequestBody},
+    relay::{AnswerBody, Bounds, Call, Cut, Outcome, RequestBody, is_reset},
     rpc::{self, Rpc},
 };
 
@@ -152,6 +152,10 @@ impl Egress {
             }
         };
         check_head(&response)?;
+        if call.kind == Kind::Stream {
+            // A stream may never end, but it has begun.
+            peer.breaker(call.kind).succeeded();
+        }
         Ok((response, bounds, guard))
     }
 
@@ -218,18 +222,20 @@ impl Egress {
                     return Err(failure.into());
                 }
             };
-            peer.discard(&connection);
-            match error.take_message() {
-                Some(unsent) if again => {
-                    again = false;
-                    request = unsent;
-                }
-                _ => {
-                    let failure = connection.broke(format!("the connection broke: {}", error.into_error()));
-                    broke(call.kind, peer, &connection, &failure);
-                    return Err(failure.into());
-                }
+            if let Some(unsent) = error.take_message().filter(|_| again) {
+                peer.discard(&connection);
+                again = false;
+                request = unsent;
+                continue;
             }
+            let error = error.into_error();
+            if is_reset(&error) {
+                return Err(Failure::transport("the call was given up").into());
+            }
+            peer.discard(&connection);
+            let failure = connection.broke(format!("the connection broke: {error}"));
+            broke(call.kind, peer, &connection, &failure);
+            return Err(failure.into());
         }
     }
 }
@@ -311,6 +317,7 @@ impl PeerCall {
                 Some(connection) => connection.broke("the answer broke off"),
                 None => Failure::transport("the answer broke off"),
             },
+            Cut::Reset => Failure::transport("the peer gave up the call"),
             Cut::TooLarge => Failure::oversized(),
         }
     }

@@ -232,7 +232,9 @@ impl Call for OriginCall {
         let refusal = match cut {
             Cut::Deadline => Refusal::new(Code::DeadlineExceeded, label::UNAVAILABLE, "no answer in time"),
             Cut::Ended => Refusal::denied(),
-            Cut::Broken => Refusal::new(Code::Unavailable, label::UNAVAILABLE, "the service is not available"),
+            Cut::Broken | Cut::Reset => {
+                Refusal::new(Code::Unavailable, label::UNAVAILABLE, "the service is not available")
+            }
             Cut::TooLarge => {
                 Refusal::new(Code::ResourceExhausted, label::INVALID_BODY, "the answer is larger than allowed")
             }

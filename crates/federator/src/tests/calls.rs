@@ -1,6 +1,6 @@
 //! What passes, what does not, and who is refused.
 
-use aldis_harness::{
+use super::support::{
     rogue::{Conduct, Rogue},
     wait::{eventually, soon},
 };

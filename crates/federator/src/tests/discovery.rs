@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use aldis_harness::{
+use super::support::{
     dns::{Mood, Target},
     wait::eventually,
 };

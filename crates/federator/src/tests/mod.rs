@@ -4,5 +4,6 @@ mod calls;
 mod discovery;
 mod outages;
 mod rules;
+mod support;
 mod trust;
 mod world;

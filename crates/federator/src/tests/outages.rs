@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aldis_harness::{
+use super::support::{
     rogue::{Conduct, Rogue},
     wait::{eventually, soon},
 };
@@ -238,4 +238,29 @@ async fn a_stream_ends_with_our_own_word_when_the_peer_is_cut_off() {
     let status = soon("the stream's end", stream.end()).await.unwrap();
     let failure = aldis_peers::PeerError::from_status(&super::world::domain("beta.test"), &status);
     assert_eq!(failure.label().label, "federation-http2-error", "{status:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_harms_no_other() {
+    let world = World::new().await;
+    let mut config = world.config(&world.identity("alpha.test"));
+    config.breaker_failures = 1;
+    let alpha = world.backend_with("alpha.test", config).await;
+    let beta = world.backend("beta.test").await;
+    let proxy = Proxy::to(beta.port).await;
+    world.point("beta.test", &[proxy.port]);
+    let mut kept = alpha.open("beta.test").await.unwrap();
+    for _ in 0..5 {
+        let mut stream = alpha.open("beta.test").await.unwrap();
+        stream.say("hello").await;
+        assert_eq!(stream.hear().await, "hello");
+        // Our service breaks off in the middle.
+        stream.send.send(Err(tonic::Status::cancelled("enough"))).await.unwrap();
+        assert_ne!(soon("the stream's end", stream.end()).await.unwrap().code(), tonic::Code::Ok);
+    }
+    kept.say("still here").await;
+    assert_eq!(kept.hear().await, "still here");
+    assert!(alpha.call("beta.test", "Echo").await.is_ok());
+    assert_eq!(proxy.accepted(), 1);
+    assert!(alpha.service.health.degraded().is_empty());
 }

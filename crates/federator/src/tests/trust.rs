@@ -1,6 +1,6 @@
 //! Who is believed: certificates, names, origins, pins, and what happens when any of it changes.
 
-use aldis_harness::{
+use super::support::{
     dns::Mood,
     pki::{Authority, Identity},
     rogue::Caller,
@@ -100,8 +100,18 @@ async fn a_wildcard_covers_one_label() {
     world.point("alpha.test", &[1]);
     let wild = world.authority.issue(&["*.alpha.test"]).unwrap();
     assert!(caller(&world, &beta, &wild, "alpha.test").await.hello().await.is_ok());
-    world.dns.set_federator("deep.test", &[aldis_harness::dns::Target::new("a.b.alpha.test", 1)]).unwrap();
+    world.dns.set_federator("deep.test", &[super::support::dns::Target::new("a.b.alpha.test", 1)]).unwrap();
     let status = caller(&world, &beta, &wild, "deep.test").await.hello().await.unwrap_err();
+    assert_eq!(label(&status), refused(Code::Unauthenticated, "authentication-failure"));
+}
+
+#[tokio::test]
+async fn a_common_name_proves_nothing() {
+    let world = World::new().await;
+    let beta = world.backend("beta.test").await;
+    world.point("alpha.test", &[1]);
+    let named = world.authority.issue_without_names(&host("alpha.test")).unwrap();
+    let status = caller(&world, &beta, &named, "alpha.test").await.hello().await.unwrap_err();
     assert_eq!(label(&status), refused(Code::Unauthenticated, "authentication-failure"));
 }
 
@@ -127,7 +137,8 @@ async fn nobody_gets_in_without_a_valid_certificate() {
     world.point("alpha.test", &[1]);
     let expired = world.authority.issue_expired(&[&host("alpha.test")]).unwrap();
     let foreign = Authority::new("other").unwrap().issue(&[&host("alpha.test")]).unwrap();
-    for identity in [None, Some(&expired), Some(&foreign)] {
+    let server_only = world.authority.issue_for_server(&[&host("alpha.test")]).unwrap();
+    for identity in [None, Some(&expired), Some(&foreign), Some(&server_only)] {
         let caller =
             Caller::connect(beta.address(), &host("beta.test"), &world.authority, identity, Some("alpha.test")).await;
         if let Ok(caller) = caller {
@@ -237,10 +248,10 @@ async fn pinned_names_and_authorities_hold_for_one_peer_alone() {
     };
     assert!(connect("beta.test").await.unwrap().hello().await.is_ok());
     // ... and for no other, whatever names it issues.
-    world.dns.set_federator("gamma.test", &[aldis_harness::dns::Target::new("edge.partner.test", 1)]).unwrap();
+    world.dns.set_federator("gamma.test", &[super::support::dns::Target::new("edge.partner.test", 1)]).unwrap();
     let status = connect("gamma.test").await.unwrap().hello().await.unwrap_err();
     assert_eq!(label(&status), refused(Code::Unauthenticated, "authentication-failure"));
-    world.dns.set_federator("gamma.test", &[aldis_harness::dns::Target::new("edge.partner.test", beta.port)]).unwrap();
+    world.dns.set_federator("gamma.test", &[super::support::dns::Target::new("edge.partner.test", beta.port)]).unwrap();
     assert_eq!(alpha.call("gamma.test", "Echo").await.label(), "federation-tls-error");
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use aldis_harness::{
+use super::support::{
     dns::{Dns, Target},
     pki::{Authority, Identity},
 };
