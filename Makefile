@@ -3,6 +3,7 @@
 
 CARGO ?= cargo
 LOCAL ?= .local
+READY ?= $(LOCAL)/ready.json
 CARGO_TARGET_DIR ?= target
 ALDIS = $(abspath $(CARGO_TARGET_DIR))
 WITH ?= bob@beta.test
@@ -16,10 +17,10 @@ help: ## list the targets
 
 run: ## build and run two federated backends on this machine; prints a guide
 	$(CARGO) build $(CARGO_FLAGS) -p aldis
-	@exec $(ALDIS)/debug/aldis local up --dir '$(LOCAL)' --ready-file '$(LOCAL)/ready.json'
+	@exec $(ALDIS)/debug/aldis local up --dir '$(LOCAL)' --ready-file '$(READY)'
 
 chat: tests/client/node_modules ## write messages in the terminal: ME=ann@alpha.test WITH=bob@beta.test (while `make run` runs)
-	@exec node tests/client/src/chat.js --ready '$(LOCAL)/ready.json' --me '$(ME)' --with '$(WITH)'
+	@exec node tests/client/src/chat.js --ready '$(abspath $(READY))' --me '$(ME)' --with '$(WITH)'
 
 clean-local: ## remove the backends of `make run` and all their data
 	$(CARGO) run $(CARGO_FLAGS) -q -p aldis -- local clean --dir '$(LOCAL)'

@@ -1,21 +1,22 @@
 //! What `aldis local up` prints once everything runs.
 
-use std::{fmt::Write as _, io::Write as _};
+use std::{fmt::Write as _, io::Write as _, path::Path};
 
 use super::layout::{Backend, Folder, loopback};
 
 /// Prints the guide to standard output.
-pub(crate) fn print(folder: &Folder, backends: &[Backend]) {
+pub(crate) fn print(folder: &Folder, backends: &[Backend], ready_file: Option<&Path>) {
     let mut output = std::io::stdout().lock();
     // Whoever closed our standard output does not want to read this.
-    let _ = output.write_all(text(folder, backends).as_bytes()).and_then(|()| output.flush());
+    let _ = output.write_all(text(folder, backends, ready_file).as_bytes()).and_then(|()| output.flush());
 }
 
 /// The guide. Lines to paste into a shell are indented by four spaces, and nothing else is.
-fn text(folder: &Folder, backends: &[Backend]) -> String {
+fn text(folder: &Folder, backends: &[Backend], ready_file: Option<&Path>) -> String {
     let mut parts = vec![urls(folder, backends), registration(folder, backends)];
     if let [first, second, ..] = backends {
-        parts.push(walk(folder, first, second));
+        parts.push(walk(first, second));
+        parts.push(messages(first, second, ready_file));
     }
     parts.push(END.to_owned());
     parts.join("\n")
@@ -73,7 +74,7 @@ fn accounts(folder: &Folder, backends: &[Backend]) -> String {
 }
 
 /// Two people of two backends find each other and connect.
-fn walk(folder: &Folder, first: &Backend, second: &Backend) -> String {
+fn walk(first: &Backend, second: &Backend) -> String {
     let token = r#"sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p'"#;
     let id = r#"sed -n 's/.*"id":"\([^"]*\)".*/\1/p'"#;
     let (alpha, beta) = (&first.domain, &second.domain);
@@ -96,16 +97,23 @@ and Bob accepts. From then on both are members of their one-to-one conversation,
     ann_id=$(curl -s $A/self -H "Authorization: Bearer $ann" | {id})
     curl -s -X PUT "$B/connections/{alpha}/$ann_id" -H "Authorization: Bearer $bob" -d '{{"status":"accepted"}}'; echo
     curl -s "$B/notifications?size=100" -H "Authorization: Bearer $bob"; echo
-
-MESSAGES are encrypted by the apps: curl cannot write one. The real client library does, in two terminals (Node 20, from the
-folder of the sources; it makes these people if they are not there):
-
-    # make chat ME=ann@{alpha} WITH=bob@{beta} LOCAL='{dir}'
-    # make chat ME=bob@{beta} WITH=ann@{alpha} LOCAL='{dir}'
 "#,
         a = loopback(first.client),
         b = loopback(second.client),
-        dir = folder.path().display(),
+    )
+}
+
+/// How they write to each other.
+fn messages(first: &Backend, second: &Backend, ready_file: Option<&Path>) -> String {
+    let (alpha, beta) = (&first.domain, &second.domain);
+    let ready = ready_file.map_or_else(|| "FILE".to_owned(), |file| format!("'{}'", file.display()));
+    let hint = if ready_file.is_some() { "" } else { " (FILE is what `--ready-file` writes)" };
+    format!(
+        "MESSAGES\n\
+         Apps encrypt them, which curl cannot do. The real client library can: Node 20, in the folder of the sources, in two\n\
+         terminals{hint}. It makes these people if they are not there.\n\n  \
+         make chat ME=ann@{alpha} WITH=bob@{beta} READY={ready}\n  \
+         make chat ME=bob@{beta} WITH=ann@{alpha} READY={ready}\n"
     )
 }
 
@@ -118,7 +126,7 @@ mod tests {
 
     #[test]
     fn one_backend_needs_no_walk() {
-        let folder = Folder::at(std::path::Path::new("/federation")).unwrap();
+        let folder = Folder::at(Path::new("/federation")).unwrap();
         let backend = Backend {
             domain: "alpha.test".parse().unwrap(),
             client: 1,
@@ -127,7 +135,7 @@ mod tests {
             listed: std::collections::BTreeSet::default(),
             services: Vec::new(),
         };
-        let text = super::text(&folder, &[backend]);
+        let text = super::text(&folder, &[backend], None);
         assert!(text.contains("One backend") && text.contains("user create") && !text.contains("CONNECT"), "{text}");
     }
 }

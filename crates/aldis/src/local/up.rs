@@ -33,7 +33,7 @@ pub(crate) async fn run(folder: &Folder, options: &init::Options, ready_file: Op
         () = stop.asked() => Ok(None),
     };
     if let Ok(Some(())) = outcome {
-        guide::print(folder, &backends);
+        guide::print(folder, &backends, ready_file);
         watch(&mut started, &mut stop).await;
     }
     eprintln!("stopping");
