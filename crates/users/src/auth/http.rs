@@ -115,7 +115,8 @@ fn answer(app: &App, issued: Issued) -> Response {
 }
 
 fn presented(parts: &Parts) -> Presented {
-    Presented { cookies: zuid_cookies(&parts.headers), token: access_token(parts) }
+    let token = access_token(parts).filter(|token| !token.is_empty());
+    Presented { cookies: zuid_cookies(&parts.headers), token }
 }
 
 fn zuid_cookies(headers: &HeaderMap) -> Vec<String> {

@@ -100,21 +100,33 @@ impl Clients {
         prekeys::check(&new.prekeys)?;
         prekeys::check_last(&new.last_prekey)?;
         let password = new.password.take();
-        let authenticated = password.is_some();
         let user = session.user;
         let id = ClientId::from_last_prekey(&new.last_prekey.key);
-        let needed = self.parts.store.needs_password(user, id, new.kind).await?;
-        if needed {
-            self.parts.auth.reauthenticate(user, password).await?;
-        }
+        let kind = new.kind;
         let client = self.new_client(id, new);
+        let mut authenticated = false;
+        if self.parts.store.needs_password(user, id, kind).await? {
+            self.parts.auth.reauthenticate(user, password.clone()).await?;
+            authenticated = true;
+        }
+        match self.add(session, client.clone(), authenticated).await {
+            // Another client of the type was registered in between.
+            Err(ClientError::MissingPassword) if !authenticated && password.is_some() => {
+                self.parts.auth.reauthenticate(user, password).await?;
+                self.add(session, client, true).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn add(&self, session: Session, new: NewClient, authenticated: bool) -> Result<Client, ClientError> {
+        let (user, id) = (session.user, new.client.id);
         let effects = Self::registration_effects(session);
         let (limit, this) = (self.config.limits.permanent_clients, self.clone());
         let now = self.parts.clock.now();
         let tokens_expire = self.parts.auth.revocation(user, Revoked::Client(id)).expires;
         detached(async move {
-            let authenticated = authenticated && needed;
-            let outcome = this.parts.store.add(user, client, authenticated, limit, tokens_expire, effects).await;
+            let outcome = this.parts.store.add(user, new, authenticated, limit, tokens_expire, effects).await;
             this.parts.cache.changed(user);
             match outcome? {
                 AddOutcome::Added { added, delivery } => {

@@ -91,6 +91,19 @@ async fn further_clients_need_the_password_and_are_limited() {
 }
 
 #[tokio::test]
+async fn first_clients_that_come_at_once_are_all_registered() {
+    let backend = Backend::alone().await;
+    let ann = backend.register("Ann").await;
+    let seeds = ["one", "two", "three"];
+    let bodies = seeds.map(|seed| new_client("permanent", seed, 1));
+    let answers = futures::future::join_all(bodies.map(|body| backend.post(&ann, "/clients", body))).await;
+    for answer in answers {
+        answer.expect(201);
+    }
+    assert_eq!(backend.get(&ann, "/clients").await.expect(200).as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
 async fn a_temporary_client_replaces_the_one_before() {
     let backend = Backend::alone().await;
     let ann = backend.register("Ann").await;

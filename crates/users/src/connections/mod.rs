@@ -113,7 +113,8 @@ impl Connections {
             }
             Locality::Remote(other) => self.update_remote(session, me, other, wanted).await?,
         };
-        Ok(changed.after.filter(|_| changed.written))
+        let before = changed.before.map(|row| row.status);
+        Ok(changed.after.filter(|row| Some(row.status) != before))
     }
 
     async fn own(&self, user: UserId) -> Result<Account, ConnectionError> {

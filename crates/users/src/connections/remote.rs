@@ -58,11 +58,13 @@ impl Connections {
                 if reacts {
                     after = machine::after_remote(after, RemoteAction::Connect).or(after);
                 }
-                let Some(status) = after.filter(|_| after != before) else { return Decision::Keep };
+                let Some(status) = after else { return Decision::Keep };
                 if exceeds(sides, after, limit) {
                     return Decision::Refuse(Refusal::Limit);
                 }
-                Decision::Write { mine: Some(Write { not_before: time, ..Write::announced(status) }), theirs: None }
+                // The time is kept even when nothing else changes: what follows must be later for the other backend.
+                let mine = Write { not_before: time, announced: after != before, ..Write::announced(status) };
+                Decision::Write { mine: Some(mine), theirs: None }
             });
             let domain = this.parts.domain.clone();
             let effects: Effects<Written> = Arc::new(move |written: &Written| {

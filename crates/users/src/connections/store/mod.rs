@@ -105,8 +105,6 @@ pub(crate) struct Changed {
     pub(crate) after: Option<ConnectionRow>,
     /// The refusal, in which case nothing was written.
     pub(crate) refused: Option<Refusal>,
-    /// Whether anything was written.
-    pub(crate) written: bool,
     /// To wait until our own services know of it.
     pub(crate) delivery: Option<Delivery>,
 }

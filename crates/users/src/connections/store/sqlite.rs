@@ -108,7 +108,6 @@ struct Done {
     before: Option<ConnectionRow>,
     after: Option<ConnectionRow>,
     refused: Option<Refusal>,
-    written: bool,
     appended: Appended,
 }
 
@@ -126,11 +125,11 @@ fn apply(tx: &Connection, outbox: &Outbox, change: &Change) -> Result<Done, Stor
     let (mine, theirs) = match (change.decide)(&sides) {
         Decision::Keep => {
             let after = before.clone();
-            return Ok(Done { before, after, refused: None, written: false, appended: Appended::default() });
+            return Ok(Done { before, after, refused: None, appended: Appended::default() });
         }
         Decision::Refuse(refusal) => {
             let after = before.clone();
-            return Ok(Done { before, after, refused: Some(refusal), written: false, appended: Appended::default() });
+            return Ok(Done { before, after, refused: Some(refusal), appended: Appended::default() });
         }
         Decision::Write { mine, theirs } => (mine, theirs),
     };
@@ -146,19 +145,13 @@ fn apply(tx: &Connection, outbox: &Outbox, change: &Change) -> Result<Done, Stor
         written.theirs = write.announced.then_some(row);
     }
     let appended = outbox.append(tx, &(change.effects)(&written))?;
-    Ok(Done { before, after, refused: None, written: true, appended })
+    Ok(Done { before, after, refused: None, appended })
 }
 
 impl SqliteConnections {
     fn finish(&self, done: Done) -> Changed {
         let delivery: Delivery = self.outbox.committed(done.appended);
-        Changed {
-            before: done.before,
-            after: done.after,
-            refused: done.refused,
-            written: done.written,
-            delivery: Some(delivery),
-        }
+        Changed { before: done.before, after: done.after, refused: done.refused, delivery: Some(delivery) }
     }
 }
 
