@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use aldis_types::Domain;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -78,9 +79,18 @@ fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     )
 }
 
+/// Creates the file readable for its owner alone, since it holds keys and hashes; `SQLite` gives its companions the
+/// same mode. A file that exists keeps its mode.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    Ok(())
+}
+
 impl Db {
     /// Opens the file, creating it if needed: WAL, every commit synced, pages of 8 KiB.
     pub fn open(path: &Path, options: &DbOptions) -> Result<Self, StoreError> {
+        create_private(path)?;
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         connection.execute_batch(
@@ -107,6 +117,23 @@ impl Db {
     /// Where the file lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Records that the store belongs to `domain`, which is fixed for life, or refuses when it belongs to another one.
+    pub async fn belongs_to(&self, domain: &Domain) -> Result<(), StoreError> {
+        let domain = domain.clone();
+        self.write(move |tx| {
+            tx.execute_batch(
+                "CREATE TABLE IF NOT EXISTS store_domain (one INTEGER PRIMARY KEY CHECK (one = 1), domain TEXT NOT NULL)",
+            )?;
+            tx.execute(
+                "INSERT INTO store_domain (one, domain) VALUES (1, ?) ON CONFLICT (one) DO NOTHING",
+                [domain.as_str()],
+            )?;
+            let found: String = tx.query_row("SELECT domain FROM store_domain", [], |row| row.get(0))?;
+            if found == domain.as_str() { Ok(()) } else { Err(StoreError::OtherDomain { found, configured: domain }) }
+        })
+        .await
     }
 
     /// Brings the tables of one service to the newest version. See [`Migration`].

@@ -35,6 +35,14 @@ pub enum StoreError {
         /// What this build has.
         known: u32,
     },
+    /// The store is another backend's.
+    #[error("the store belongs to the domain `{found}`, not to `{configured}`: a backend's domain never changes")]
+    OtherDomain {
+        /// Whose it is.
+        found: String,
+        /// What the configuration says.
+        configured: aldis_types::Domain,
+    },
     /// Another process owns this service on this store.
     #[error("another process already runs `{0}` on this store")]
     Locked(&'static str),

@@ -99,3 +99,18 @@ fn one_process_per_service() {
     drop(held);
     ServiceLock::take(&store, "users").unwrap();
 }
+
+#[tokio::test]
+async fn a_store_is_private_and_belongs_to_one_domain() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(&folder);
+    db.belongs_to(&"alpha.test".parse().unwrap()).await.unwrap();
+    db.belongs_to(&"alpha.test".parse().unwrap()).await.unwrap();
+    let error = db.belongs_to(&"beta.test".parse().unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("alpha.test"), "{error}");
+    for name in ["aldis.db", "aldis.db-wal"] {
+        let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}

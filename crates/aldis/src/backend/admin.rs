@@ -85,7 +85,7 @@ pub(crate) struct Offline {
 impl Offline {
     /// Opens the store. `None` when a process runs that owns it.
     pub(crate) async fn open(config: &Config) -> Result<Option<Self>> {
-        let store = match Store::open(&config.store, &[ServiceName::Users]) {
+        let store = match Store::open(config, &[ServiceName::Users]).await {
             Ok(store) => store,
             Err(error) if matches!(error.downcast_ref(), Some(StoreError::Locked(_))) => return Ok(None),
             Err(error) => return Err(error),

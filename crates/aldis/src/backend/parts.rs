@@ -18,7 +18,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ServiceName, StoreConfig};
+use crate::config::{Config, ServiceName};
 
 /// The parts of a process while it is put together.
 pub(super) struct Process {
@@ -135,8 +135,10 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Takes the locks of `services` and opens the store.
-    pub(super) fn open(config: &StoreConfig, services: &[ServiceName]) -> Result<Self> {
+    /// Takes the locks of `services` and opens the store, which must be this domain's.
+    pub(super) async fn open(config: &Config, services: &[ServiceName]) -> Result<Self> {
+        let domain = &config.domain;
+        let config = &config.store;
         let locks = services
             .iter()
             .map(|service| ServiceLock::take(&config.path, service.as_str()))
@@ -144,6 +146,7 @@ impl Store {
             .with_context(|| format!("store {}", config.path.display()))?;
         let options = DbOptions { readers: config.readers, max_pages: config.max_pages() };
         let db = Db::open(&config.path, &options).with_context(|| format!("store {}", config.path.display()))?;
+        db.belongs_to(domain).await.with_context(|| format!("store {}", config.path.display()))?;
         Ok(Self { db, locks })
     }
 }

@@ -180,7 +180,7 @@ impl Single<'_> {
     }
 
     async fn users(mut self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Store { db, locks: _locks } = Store::open(&self.config.store, &[self.name])?;
+        let Store { db, locks: _locks } = Store::open(self.config, &[self.name]).await?;
         let notifications = self.internal_of(ServiceName::Notifications)?;
         let conversations = self.internal_of(ServiceName::Conversations)?;
         let service = self.context(self.peers()?).users(&db, notifications, conversations).await?;
@@ -200,7 +200,7 @@ impl Single<'_> {
     }
 
     async fn conversations(mut self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Store { db, locks: _locks } = Store::open(&self.config.store, &[self.name])?;
+        let Store { db, locks: _locks } = Store::open(self.config, &[self.name]).await?;
         let users = self.internal_of(ServiceName::Users)?;
         let notifications = self.internal_of(ServiceName::Notifications)?;
         let service = self.context(self.peers()?).conversations(&db, users, notifications).await?;
@@ -213,7 +213,7 @@ impl Single<'_> {
     }
 
     async fn notifications(mut self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Store { db, locks: _locks } = Store::open(&self.config.store, &[self.name])?;
+        let Store { db, locks: _locks } = Store::open(self.config, &[self.name]).await?;
         let service = self.context(self.peers()?).notifications(&db).await?;
         let health = self.health(Some(&db));
         self.follow_users()?;

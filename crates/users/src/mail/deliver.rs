@@ -171,9 +171,9 @@ fn smtp_failure(error: &lettre::transport::smtp::Error) -> &'static str {
 
 /// Writes a file so that it is complete and durable as soon as its name can be seen.
 fn write_complete(folder: PathBuf, name: &str, text: &[u8]) -> std::io::Result<()> {
-    use std::io::Write as _;
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
     let unfinished = folder.join(format!(".{name}.part"));
-    let mut file = std::fs::File::create(&unfinished)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(text)?;
     file.sync_all()?;
     std::fs::rename(&unfinished, folder.join(name))?;
