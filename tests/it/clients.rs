@@ -165,10 +165,10 @@ async fn devices_of_others_are_listed() -> Result<()> {
 #[tokio::test]
 async fn a_removed_device_is_out_everywhere() -> Result<()> {
     let Pair { federation: _federation, ann, bob, conversation } = Pair::connected().await?;
-    let tablet = ann.on_another_device().await?;
-    bob.send(&conversation, "to both").await?;
+    let (tablet, phone) = (ann.on_another_device().await?, ann.on_another_device().await?);
+    bob.send(&conversation, "to all").await?;
     let before = bob.recipients(&conversation);
-    let (mut own, mut removed) = (ann.open_socket().await?, tablet.open_socket().await?);
+    let (mut own, mut removed) = (phone.open_socket().await?, tablet.open_socket().await?);
 
     let path = format!("/clients/{}", tablet.client()?);
     ann.delete_with(&path, &json!({})).await?.expect_error(403, "missing-auth")?;
@@ -184,10 +184,10 @@ async fn a_removed_device_is_out_everywhere() -> Result<()> {
     .await?;
 
     // The sender of the next message is told, and it does not keep him from sending.
-    let draft = aldis_harness::client::Draft::new(before, "to one");
+    let draft = aldis_harness::client::Draft::new(before, "to the rest");
     let answer = bob.post_draft(&conversation, &draft).await?.expect(201)?;
     let deleted = Status::of(&answer)?.deleted();
     ensure!(deleted[&ann.id] == BTreeSet::from([tablet.client()?]), "{deleted:?}");
-    ensure!(own.message(&ann).await?.text == "to one");
+    ensure!(own.message(&phone).await?.text == "to the rest");
     Ok(())
 }

@@ -41,7 +41,8 @@ impl Person {
     /// Somebody whose handle and address nobody else has.
     pub fn new(name: &str) -> Self {
         let unique = Uuid::new_v4().simple().to_string();
-        let handle = format!("{}_{}", name.to_ascii_lowercase().replace(' ', "_"), &unique[..12]);
+        let ascii: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        let handle = format!("{}_{}", ascii.to_ascii_lowercase(), &unique[..12]);
         Self { name: name.to_owned(), email: format!("{handle}@mail.test"), handle, password: PASSWORD.to_owned() }
     }
 }

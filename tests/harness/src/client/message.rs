@@ -125,7 +125,8 @@ fn flat(map: &ByUser) -> Recipients {
 }
 
 impl Status {
-    /// Reads an answer with status 201 or 412; empty inner maps are an error.
+    /// Reads an answer with status 201 or 412; empty inner maps are an error, and so are empty lists but for those in
+    /// `failed_to_send`.
     pub fn of(answer: &Answer) -> Result<Self> {
         let status: Self = answer.json()?;
         let maps = [
@@ -135,9 +136,10 @@ impl Status {
             &status.failed_to_send,
             &status.failed_to_confirm_clients,
         ];
-        let empty =
-            |map: &&ByUser| map.values().any(|users| users.is_empty() || users.values().any(BTreeSet::is_empty));
-        ensure!(!maps.iter().any(empty), "empty inner maps in {status:?}");
+        ensure!(!maps.iter().any(|map| map.values().any(BTreeMap::is_empty)), "empty inner maps in {status:?}");
+        // A user of whose devices nothing is known is named without one.
+        let mut lists = maps[..3].iter().chain(&maps[4..]).flat_map(|map| map.values().flat_map(BTreeMap::values));
+        ensure!(!lists.any(BTreeSet::is_empty), "empty lists in {status:?}");
         Ok(status)
     }
 
