@@ -1,4 +1,5 @@
 //! The service as a whole: its start, what it answers at start-up, and what other backends may do.
 
 mod federation;
+mod golden;
 mod start;
