@@ -16,7 +16,7 @@ use crate::config::{Config, ServiceName};
 /// Runs a whole backend until `stop`, or until a signal asks it to.
 pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let mut process = Process::begin("all", &config)?;
-    let Store { db, locks: _locks } = Store::open(&config, &ServiceName::ALL).await?;
+    let Store { db, locks: _locks } = Store::take_over(&config, &ServiceName::ALL).await?;
     let places = Places::default();
     let start = start::Context { config: &config, process: &process, peers: Peers::new(places.egress.channel()) };
 

@@ -11,7 +11,7 @@ use aldis_runtime::{
     shutdown::Parts,
     telemetry::{self, Telemetry, TelemetryError},
 };
-use aldis_storage::{Db, DbOptions, ServiceLock};
+use aldis_storage::{Db, DbOptions, ServiceLock, StoreError};
 use anyhow::{Context as _, Result, ensure};
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -66,7 +66,7 @@ impl Process {
     /// Serves the client API.
     pub(super) async fn serve_clients(&mut self, config: &Config, address: SocketAddr, routes: Router) -> Result<()> {
         let front = Front::new(routes, config.client.clone(), self.verifier.clone()).map_err(anyhow::Error::msg)?;
-        let listener = listen::bind("client", address).await?;
+        let listener = bind("client", address).await?;
         tracing::info!(%address, "serving clients");
         let serving = listen::serve(listener, Kind::Http, None, front, self.parts.stop());
         self.parts.listener("client", serving);
@@ -76,7 +76,7 @@ impl Process {
     /// Serves health and metrics.
     pub(super) async fn serve_operations(&mut self, address: SocketAddr, health: Health) -> Result<()> {
         let Some(metrics) = self.metrics.clone() else { return Ok(()) };
-        let listener = listen::bind("operations", address).await?;
+        let listener = bind("operations", address).await?;
         let stop = self.parts.stop();
         let router = operations::router(health, metrics, stop);
         // Goes on while others drain: whoever asks shall hear that we are stopping.
@@ -134,7 +134,49 @@ pub(super) struct Store {
     pub(super) locks: Vec<ServiceLock>,
 }
 
+/// How long a start waits for locks and ports that are taken: a process that was just killed holds them until its last
+/// thread is gone.
+const TAKEOVER: Duration = Duration::from_secs(5);
+const TAKEOVER_PAUSE: Duration = Duration::from_millis(50);
+
+/// When to give up what a process that is just ending may still hold.
+struct Takeover(tokio::time::Instant);
+
+impl Takeover {
+    fn begin() -> Self {
+        Self(tokio::time::Instant::now() + TAKEOVER)
+    }
+
+    /// Waits a moment; `false` when it is time to give up.
+    async fn again(&self) -> bool {
+        tokio::time::sleep(TAKEOVER_PAUSE).await;
+        tokio::time::Instant::now() < self.0
+    }
+}
+
+/// Opens a listener; waits a little for a process that is just ending.
+pub(super) async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener> {
+    let takeover = Takeover::begin();
+    loop {
+        match listen::bind(name, address).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && takeover.again().await => {}
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
 impl Store {
+    /// Like [`Store::open`]; waits a little for a process that is just ending.
+    pub(super) async fn take_over(config: &Config, services: &[ServiceName]) -> Result<Self> {
+        let takeover = Takeover::begin();
+        loop {
+            match Self::open(config, services).await {
+                Err(error) if is_held(&error) && takeover.again().await => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Takes the locks of `services` and opens the store, which must be this domain's.
     pub(super) async fn open(config: &Config, services: &[ServiceName]) -> Result<Self> {
         let domain = &config.domain;
@@ -149,6 +191,10 @@ impl Store {
         db.belongs_to(domain).await.with_context(|| format!("store {}", config.path.display()))?;
         Ok(Self { db, locks })
     }
+}
+
+fn is_held(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::Locked(_)))
 }
 
 /// A probe that writes to the store.
@@ -175,7 +221,7 @@ pub(super) fn federation_troubles(health: Health, federator: aldis_federator::He
 
 /// Opens the door for other backends.
 pub(super) async fn ingress(federation: &aldis_federator::Config) -> Result<TcpListener> {
-    Ok(listen::bind("federation", federation.listen).await?)
+    bind("federation", federation.listen).await
 }
 
 /// A listener without TLS must not be reachable from outside this machine.

@@ -18,7 +18,7 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 
 use super::{
     admin,
-    parts::{Process, Store, federation_troubles, ingress, on_loopback, store_works, tokens_can_be_checked},
+    parts::{Process, Store, bind, federation_troubles, ingress, on_loopback, store_works, tokens_can_be_checked},
     start,
 };
 use crate::config::{Config, ServiceConfig, ServiceName};
@@ -111,7 +111,7 @@ impl Single<'_> {
     async fn serve_internal(&mut self, routes: Routes) -> Result<()> {
         let address = self.needed("internal", self.own.internal)?;
         let guard = self.guard("internal", address, &ServiceName::ALL)?;
-        let listener = listen::bind("internal", address).await?;
+        let listener = bind("internal", address).await?;
         let serving = listen::serve(listener, Kind::Grpc, guard, Traced(routes), self.process.parts.stop());
         self.process.parts.listener("internal", serving);
         Ok(())
@@ -125,7 +125,7 @@ impl Single<'_> {
         }
         let address = self.needed("federation", self.own.federation)?;
         let guard = self.guard("federation", address, &[ServiceName::Federator])?;
-        let listener = listen::bind("federation", address).await?;
+        let listener = bind("federation", address).await?;
         let service = Traced(InterceptedService::new(routes, federation_listener));
         let serving = listen::serve(listener, Kind::Grpc, guard, service, self.process.parts.stop());
         self.process.parts.listener("federation", serving);
@@ -180,7 +180,7 @@ impl Single<'_> {
     }
 
     async fn users(mut self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Store { db, locks: _locks } = Store::open(self.config, &[self.name]).await?;
+        let Store { db, locks: _locks } = Store::take_over(self.config, &[self.name]).await?;
         let notifications = self.internal_of(ServiceName::Notifications)?;
         let conversations = self.internal_of(ServiceName::Conversations)?;
         let service = self.context(self.peers()?).users(&db, notifications, conversations).await?;
@@ -200,7 +200,7 @@ impl Single<'_> {
     }
 
     async fn conversations(mut self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Store { db, locks: _locks } = Store::open(self.config, &[self.name]).await?;
+        let Store { db, locks: _locks } = Store::take_over(self.config, &[self.name]).await?;
         let users = self.internal_of(ServiceName::Users)?;
         let notifications = self.internal_of(ServiceName::Notifications)?;
         let service = self.context(self.peers()?).conversations(&db, users, notifications).await?;
@@ -213,7 +213,7 @@ impl Single<'_> {
     }
 
     async fn notifications(mut self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Store { db, locks: _locks } = Store::open(self.config, &[self.name]).await?;
+        let Store { db, locks: _locks } = Store::take_over(self.config, &[self.name]).await?;
         let service = self.context(self.peers()?).notifications(&db).await?;
         let health = self.health(Some(&db));
         self.follow_users()?;
