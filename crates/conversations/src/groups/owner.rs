@@ -1,16 +1,18 @@
 //! Changes of conversations that another backend owns: asked for there, applied here when the event arrives.
 
+use aldis_api::label;
 use aldis_peers::PeerError;
 use aldis_proto::{
     convert,
     federation::v1::{self as pb, update_conversation_request, update_conversation_response},
 };
-use aldis_types::{ConversationId, Domain, Remote, Timestamp};
+use aldis_types::{Action as Right, ConversationId, Domain, Remote, Timestamp};
 
 use super::{
     effects::Actor,
     error::{GroupError, refusal},
     model::{Action, Change, MAX_MEMBERS},
+    rules,
 };
 use crate::{
     app::App,
@@ -35,6 +37,7 @@ impl App {
         if !self.policy.allows(owner) {
             return Err(GroupError::Denied(owner.clone()));
         }
+        let right = rules::right(&actor.user, &action);
         let mut key = [0; 32];
         self.random.fill(&mut key);
         let request = pb::UpdateConversationRequest {
@@ -44,13 +47,14 @@ impl App {
             action: Some(write_action(action)),
         };
         let answer = self.backends.update_conversation(owner, request, key).await?;
-        read_answer(conversation, actor, answer)
+        read_answer(conversation, actor, right, answer)
     }
 }
 
 fn read_answer(
     conversation: &Remote<ConversationId>,
     actor: &Actor,
+    right: Right,
     answer: pb::UpdateConversationResponse,
 ) -> Result<Option<(Timestamp, Change)>, GroupError> {
     use update_conversation_response::Outcome as Wire;
@@ -59,7 +63,8 @@ fn read_answer(
     match answer.outcome.ok_or_else(|| invalid("outcome"))? {
         Wire::Unchanged(_) => Ok(None),
         Wire::Refused(refused) => {
-            Err(GroupError::Refused(refusal(&refused.label).ok_or_else(|| invalid("refused.label"))?))
+            let row = refusal(&refused.label).ok_or_else(|| invalid("refused.label"))?;
+            Err(if row == label::ACTION_DENIED { GroupError::ActionDenied(right) } else { GroupError::Refused(row) })
         }
         Wire::NonFederating(pair) => {
             let read = |text: &str| convert::domain(text).map_err(|_| invalid("non_federating"));

@@ -20,19 +20,20 @@ pub(crate) fn plan(
     max_members: usize,
 ) -> Result<Option<Change>, GroupError> {
     let member = conversation.member(actor).ok_or(GroupError::NoConversation)?;
+    let right = right(actor, action);
     match action {
-        Action::AddMembers { users, role } => add(conversation, member, users, role, max_members),
-        Action::RemoveMembers(users) => remove(conversation, member, users),
+        Action::AddMembers { users, role } => add(conversation, member, right, users, role, max_members),
+        Action::RemoveMembers(users) => remove(conversation, member, right, users),
         Action::Rename(name) => {
             groups_only(conversation)?;
-            require(member, Right::ModifyConversationName)?;
+            require(member, right)?;
             check_name(name)?;
             Ok((conversation.metadata.name.as_ref() != Some(name)).then(|| Change::Rename(name.clone())))
         }
-        Action::SetMemberRole(target) => set_role(conversation, member, target),
+        Action::SetMemberRole(target) => set_role(conversation, member, right, target),
         Action::SetMessageTimer(timer) => {
             not_alone(conversation)?;
-            require(member, Right::ModifyConversationMessageTimer)?;
+            require(member, right)?;
             if timer.is_some_and(|timer| timer <= 0) {
                 return Err(GroupError::BadRequest("message_timer must be positive"));
             }
@@ -40,9 +41,22 @@ pub(crate) fn plan(
         }
         Action::SetReceiptMode(mode) => {
             not_alone(conversation)?;
-            require(member, Right::ModifyConversationReceiptMode)?;
+            require(member, right)?;
             Ok((conversation.metadata.receipt_mode != Some(*mode)).then_some(Change::SetReceiptMode(*mode)))
         }
+    }
+}
+
+/// What a role has to allow for `action` of `actor`.
+pub(crate) fn right(actor: &Qualified<UserId>, action: &Action) -> Right {
+    match action {
+        Action::AddMembers { .. } => Right::AddConversationMember,
+        Action::RemoveMembers(users) if users.iter().all(|user| user == actor) => Right::LeaveConversation,
+        Action::RemoveMembers(_) => Right::RemoveConversationMember,
+        Action::Rename(_) => Right::ModifyConversationName,
+        Action::SetMemberRole(_) => Right::ModifyOtherConversationMember,
+        Action::SetMessageTimer(_) => Right::ModifyConversationMessageTimer,
+        Action::SetReceiptMode(_) => Right::ModifyConversationReceiptMode,
     }
 }
 
@@ -67,12 +81,13 @@ pub(crate) fn check_role(role: &RoleName) -> Result<(), GroupError> {
 fn add(
     conversation: &Conversation,
     member: &StoredMember,
+    right: Right,
     users: &[Qualified<UserId>],
     role: &RoleName,
     max_members: usize,
 ) -> Result<Option<Change>, GroupError> {
     groups_only(conversation)?;
-    require(member, Right::AddConversationMember)?;
+    require(member, right)?;
     if !conversation.metadata.access.contains(&Access::Invite) {
         return Err(GroupError::AccessDenied);
     }
@@ -88,23 +103,27 @@ fn add(
 fn remove(
     conversation: &Conversation,
     member: &StoredMember,
+    right: Right,
     users: &[Qualified<UserId>],
 ) -> Result<Option<Change>, GroupError> {
     groups_only(conversation)?;
-    let actor = &member.member.user;
     let present: BTreeSet<_> = users.iter().filter(|user| conversation.member(user).is_some()).cloned().collect();
-    let leaves = users.iter().all(|user| user == actor);
-    require(member, if leaves { Right::LeaveConversation } else { Right::RemoveConversationMember })?;
-    let reason = if leaves { LeaveReason::Left } else { LeaveReason::Removed };
+    require(member, right)?;
+    let reason = if right == Right::LeaveConversation { LeaveReason::Left } else { LeaveReason::Removed };
     Ok((!present.is_empty()).then(|| Change::Remove { users: present.into_iter().collect(), reason }))
 }
 
-fn set_role(conversation: &Conversation, member: &StoredMember, target: &Member) -> Result<Option<Change>, GroupError> {
+fn set_role(
+    conversation: &Conversation,
+    member: &StoredMember,
+    right: Right,
+    target: &Member,
+) -> Result<Option<Change>, GroupError> {
     groups_only(conversation)?;
     if target.user == member.member.user {
         return Err(GroupError::InvalidOp);
     }
-    require(member, Right::ModifyOtherConversationMember)?;
+    require(member, right)?;
     check_role(&target.role)?;
     let present = conversation.member(&target.user).ok_or(GroupError::NoMember)?;
     Ok((present.member.role != target.role).then(|| Change::SetRole(target.clone())))
