@@ -17,8 +17,8 @@ use aldis_types::{Domain, SearchPolicy};
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use toml::Table;
 
 use crate::{
@@ -83,9 +83,34 @@ struct Backend {
     running: Option<Running>,
 }
 
+/// A backend on threads of its own, as a process would have them.
 struct Running {
+    /// Ends it gracefully.
     stop: CancellationToken,
-    task: JoinHandle<Result<()>>,
+    /// Ends it at once.
+    abandon: DropGuard,
+    ended: oneshot::Receiver<Result<()>>,
+}
+
+impl Running {
+    fn start(config: PathBuf) -> Result<Self> {
+        let (stop, abandon) = (CancellationToken::new(), CancellationToken::new());
+        let (stopped, abandoned) = (stop.clone().cancelled_owned(), abandon.clone().cancelled_owned());
+        let (report, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        std::thread::Builder::new().name("backend".to_owned()).spawn(move || {
+            let outcome = runtime.block_on(async {
+                tokio::select! {
+                    outcome = aldis::serve(&config, stopped) => outcome,
+                    () = abandoned => Ok(()),
+                }
+            });
+            runtime.shutdown_background();
+            // Nobody may be interested any more.
+            let _ = report.send(outcome);
+        })?;
+        Ok(Self { stop, abandon: abandon.drop_guard(), ended })
+    }
 }
 
 /// The host name of a backend's federator, which its certificate bears.
@@ -255,7 +280,9 @@ impl Federation {
         let backend = self.backend_mut(domain)?;
         let running = backend.running.take().with_context(|| format!("{domain} does not run"))?;
         running.stop.cancel();
-        tokio::time::timeout(PATIENCE, running.task).await.context("the end of a backend")??
+        let outcome = tokio::time::timeout(PATIENCE, running.ended).await.context("the end of a backend")?;
+        drop(running.abandon);
+        outcome.context("the backend panicked")?
     }
 
     /// Starts a stopped backend again, with everything it had.
@@ -263,17 +290,6 @@ impl Federation {
         let backend = self.backend_mut(domain)?;
         ensure!(backend.running.is_none(), "{domain} runs already");
         backend.run().await
-    }
-}
-
-impl Drop for Federation {
-    fn drop(&mut self) {
-        for backend in self.backends.values_mut() {
-            if let Some(running) = backend.running.take() {
-                running.stop.cancel();
-                running.task.abort();
-            }
-        }
     }
 }
 
@@ -294,20 +310,17 @@ impl Backend {
     }
 
     async fn run(&mut self) -> Result<()> {
-        let stop = CancellationToken::new();
-        let config = self.folder.join("aldis.toml");
-        let stopped = stop.clone().cancelled_owned();
-        let mut task = tokio::spawn(async move { aldis::serve(&config, stopped).await });
+        let mut running = Running::start(self.folder.join("aldis.toml"))?;
         let operations = self.operations()?;
         let ready = within(PATIENCE, "a backend that is ready", async || operations.get("/readyz").await?.expect(200));
         tokio::select! {
             ready = ready => ready.map(drop)?,
-            ended = &mut task => {
+            ended = &mut running.ended => {
                 ended?.with_context(|| format!("{} did not start", self.domain))?;
                 anyhow::bail!("{} ended at once", self.domain);
             }
         }
-        self.running = Some(Running { stop, task });
+        self.running = Some(running);
         Ok(())
     }
 
