@@ -153,7 +153,7 @@ impl Administration {
 
     /// What the federator knows of its peers; nothing when it does not run.
     async fn peers(&self) -> Vec<PeerState> {
-        let call = async { PeerStatesClient::new(self.channel.clone()).list_peers(ListPeersRequest {}).await };
+        let call = async { PeerStatesClient::new(self.channel.clone()).list_peers(ListPeersRequest::default()).await };
         ask(call).await.map(|answer| answer.peers).unwrap_or_default()
     }
 }

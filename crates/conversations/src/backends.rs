@@ -56,6 +56,11 @@ impl Backends {
         Self { peers }
     }
 
+    /// The largest message that a backend takes, when that is known.
+    pub(crate) async fn max_message_bytes(&self, domain: &Domain) -> Option<u64> {
+        self.peers.max_message_bytes(domain).await
+    }
+
     fn conversations(&self) -> ConversationsClient<Channel> {
         ConversationsClient::new(self.peers.channel())
             .max_decoding_message_size(MAX_ANSWER_BYTES)

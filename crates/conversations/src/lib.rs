@@ -77,6 +77,8 @@ pub struct Dependencies {
     pub users: Channel,
     /// Our notifications service.
     pub notifications: Channel,
+    /// What other backends may do on delivery streams.
+    pub receiving: aldis_delivery::Receiving,
 }
 
 /// The running service.
@@ -108,7 +110,7 @@ pub enum StartError {
 /// Starts the service: migrates its tables, opens its outbox and runs its relays.
 pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartError> {
     config.check().map_err(StartError::Config)?;
-    let Dependencies { domain, db, clock, random, policy, verifier, peers, users, notifications } = deps;
+    let Dependencies { domain, db, clock, random, policy, verifier, peers, users, notifications, receiving } = deps;
     db.migrate("conversations", MIGRATIONS).await?;
     let outbox = Outbox::open(Component::Conversations, domain.clone(), db.clone(), clock.clone()).await?;
     let keys = features::RemovalKeys::load(&db, &random).await.map_err(|error| match error {
@@ -145,7 +147,7 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
     )
-    .add_service(aldis_delivery::conversations_server(domain, db, policy, Arc::new(received)));
+    .add_service(aldis_delivery::conversations_server(domain, db, policy, receiving, Arc::new(received)));
     let internal = Routes::new(MembershipsServer::new(one_to_one::grpc::MembershipsServer(app.clone())));
     Ok(Service { client: routes::router(app), internal, federation: Some(federation), tasks })
 }

@@ -417,6 +417,7 @@ impl World {
             peers: Peers::new(self.egress(own.clone())),
             users: users.channel(),
             notifications: pushes.channel(),
+            receiving: aldis_delivery::Receiving::default(),
         };
         let service = start(config, deps).await.unwrap();
         let federation = service.federation.unwrap().add_service(users_server::UsersServer::new(fake));

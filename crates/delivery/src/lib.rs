@@ -18,8 +18,8 @@ mod window;
 
 pub use event_id::{derive_event_id, event_id};
 pub use outbox::{Appended, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays};
-pub use receiver::{Envelope, Positions, Receive, Verdict, conversations_server, users_server};
-pub use trace::continue_trace;
+pub use receiver::{Envelope, Positions, Receive, Receiving, Verdict, conversations_server, users_server};
+pub use trace::{Trace, continue_trace, traceparent};
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use aldis_proto::{
 };
 use aldis_storage::StoreError;
 use aldis_types::Domain;
+use bytes::Bytes;
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -28,7 +29,7 @@ use tonic::{Request, Status, Streaming, metadata::AsciiMetadataValue};
 use crate::{
     event_id,
     outbox::{Component, Outbox, Relays},
-    window::{Backoff, MAX_BYTES, MAX_ROWS, Row},
+    window::{Backoff, MAX_BYTES, MAX_ROWS, Row, WITHDRAWN},
 };
 
 /// How long a peer may take to answer the opening of a stream.
@@ -39,6 +40,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const DEFERRED: Duration = Duration::from_millis(250);
 const GAP: Duration = Duration::from_millis(50);
 const UNSUPPORTED: Duration = Duration::from_secs(60);
+/// What an envelope and its batch add to the body.
+const FRAME_BYTES: usize = 1024;
 /// A silent wait still ends now and then, so that a lost wake-up cannot last.
 const SAFETY: Duration = Duration::from_secs(60);
 
@@ -127,6 +130,8 @@ struct Stream<'a> {
     waiting: HashMap<Lane, Instant>,
     /// Rows that are answered but may still be in the table.
     removed: HashSet<i64>,
+    /// The largest message that the peer says it takes.
+    max_message_bytes: Option<u64>,
     last_answer: Instant,
 }
 
@@ -141,6 +146,7 @@ impl<'a> Stream<'a> {
             in_flight_bytes: 0,
             waiting: HashMap::new(),
             removed: HashSet::new(),
+            max_message_bytes: None,
             last_answer: Instant::now(),
         }
     }
@@ -155,6 +161,7 @@ impl<'a> Stream<'a> {
     async fn run_inner(&mut self, wake: &Notify, backoff: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
         let (sender, mut answers) = self.open().await?;
         backoff.reset();
+        self.max_message_bytes = self.relays.peers.max_message_bytes(self.domain).await;
         let mut changes = self.relays.policy.changes();
         loop {
             self.fill(&sender).await?;
@@ -218,7 +225,15 @@ impl<'a> Stream<'a> {
                 return Ok(());
             }
             self.cursor = last.id;
-            let envelopes: Vec<_> = rows.into_iter().filter_map(|row| self.envelope(row)).collect();
+            let mut envelopes = Vec::with_capacity(rows.len());
+            for mut row in rows {
+                if self.is_too_large(&row) {
+                    tracing::warn!(peer.domain = %self.domain, bytes = row.body.len(), "an event is larger than the peer takes");
+                    self.outbox.withdraw(row.id, "message-too-large").await?;
+                    row = Row { kind: WITHDRAWN, body: Bytes::new(), ..row };
+                }
+                envelopes.extend(self.envelope(row));
+            }
             if envelopes.is_empty() {
                 continue;
             }
@@ -229,6 +244,10 @@ impl<'a> Stream<'a> {
                 .map_err(|_| Ended::Closed)?;
         }
         Ok(())
+    }
+
+    fn is_too_large(&self, row: &Row) -> bool {
+        self.max_message_bytes.is_some_and(|limit| (row.body.len() + FRAME_BYTES) as u64 > limit)
     }
 
     /// The envelope for a row, unless the row is on its way, answered already, or its lane waits.

@@ -1,7 +1,7 @@
 //! The receiving side: every envelope once in effect, in the order of its lane.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +23,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{event_id, outbox::Component, schema::Statements, window::MAX_ROWS};
+use crate::{
+    event_id,
+    outbox::Component,
+    schema::Statements,
+    trace::Trace,
+    window::{MAX_ROWS, WITHDRAWN},
+};
 
 /// How long a peer may take to say what it opens.
 const OPENING: Duration = Duration::from_secs(15);
@@ -45,8 +51,23 @@ pub struct Envelope {
     pub kind: u32,
     /// The encoded `UsersEvent` or `ConversationEvent`.
     pub body: Bytes,
-    /// W3C trace context, when the origin traces it.
-    pub traceparent: Option<String>,
+    /// The trace that the origin states.
+    pub trace: Trace,
+}
+
+/// What a service grants to other backends on their delivery streams.
+#[derive(Debug, Clone, Copy)]
+pub struct Receiving {
+    /// Whether a trace that a peer states is continued; otherwise a trace of our own is begun that links to it.
+    pub continue_traces: bool,
+    /// Largest message of a stream.
+    pub max_message_bytes: usize,
+}
+
+impl Default for Receiving {
+    fn default() -> Self {
+        Self { continue_traces: false, max_message_bytes: 48 * 1024 * 1024 }
+    }
 }
 
 /// What became of an envelope.
@@ -102,10 +123,11 @@ pub fn users_server(
     domain: Domain,
     db: Db,
     policy: Policy,
+    receiving: Receiving,
     receive: Arc<dyn Receive>,
 ) -> users_delivery_server::UsersDeliveryServer<impl users_delivery_server::UsersDelivery> {
-    users_delivery_server::UsersDeliveryServer::new(Server::new(Component::Users, domain, db, policy, receive))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    let server = Server::new(Component::Users, domain, db, policy, receiving, receive);
+    users_delivery_server::UsersDeliveryServer::new(server).max_decoding_message_size(receiving.max_message_bytes)
 }
 
 /// The server for the lanes of conversations.
@@ -113,15 +135,14 @@ pub fn conversations_server(
     domain: Domain,
     db: Db,
     policy: Policy,
+    receiving: Receiving,
     receive: Arc<dyn Receive>,
 ) -> conversations_delivery_server::ConversationsDeliveryServer<impl conversations_delivery_server::ConversationsDelivery>
 {
-    let server = Server::new(Component::Conversations, domain, db, policy, receive);
-    conversations_delivery_server::ConversationsDeliveryServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    let server = Server::new(Component::Conversations, domain, db, policy, receiving, receive);
+    conversations_delivery_server::ConversationsDeliveryServer::new(server)
+        .max_decoding_message_size(receiving.max_message_bytes)
 }
-
-/// A batch is at most 4 MiB unless it is a single envelope, which is at most one message of 40 MiB and its frame.
-const MAX_MESSAGE_BYTES: usize = 48 * 1024 * 1024;
 
 type Answers = mpsc::Sender<Result<DeliverResponse, Status>>;
 
@@ -131,6 +152,7 @@ struct Server {
     domain: Domain,
     db: Db,
     policy: Policy,
+    receiving: Receiving,
     receive: Arc<dyn Receive>,
     sql: Arc<Statements>,
     origins: Arc<Mutex<HashMap<Domain, Arc<OriginState>>>>,
@@ -150,9 +172,16 @@ struct Lanes {
 }
 
 impl Server {
-    fn new(component: Component, domain: Domain, db: Db, policy: Policy, receive: Arc<dyn Receive>) -> Self {
+    fn new(
+        component: Component,
+        domain: Domain,
+        db: Db,
+        policy: Policy,
+        receiving: Receiving,
+        receive: Arc<dyn Receive>,
+    ) -> Self {
         let sql = Arc::new(Statements::new(component.as_str()));
-        Self { component, domain, db, policy, receive, sql, origins: Arc::default() }
+        Self { component, domain, db, policy, receiving, receive, sql, origins: Arc::default() }
     }
 
     fn accept(
@@ -275,7 +304,7 @@ impl Server {
         let envelopes = batch
             .envelopes
             .into_iter()
-            .map(|envelope| read_envelope(envelope, origin, positions, self.component))
+            .map(|envelope| self.read(envelope, origin, positions))
             .collect::<Result<Vec<_>, _>>()?;
         let mut lanes = state.lanes.lock().await;
         if state.newest.load(Ordering::SeqCst) != number || lanes.incarnation != positions.incarnation {
@@ -314,8 +343,7 @@ impl Server {
         if envelopes.is_empty() {
             return Vec::new();
         }
-        let mut verdicts = self.receive.receive(origin, envelopes.clone(), positions).await;
-        verdicts.resize(envelopes.len(), Verdict::Deferred);
+        let verdicts = self.verdicts(origin, positions, &envelopes).await;
         let mut applied = 0;
         let outcomes = envelopes.iter().zip(verdicts).map(|(envelope, verdict)| {
             let result = match verdict {
@@ -335,6 +363,82 @@ impl Server {
         let outcomes = outcomes.collect();
         metrics::counter!("aldis_delivery_applied_total", "component" => self.component.as_str()).increment(applied);
         outcomes
+    }
+
+    /// Has runs of envelopes applied by the service; places without content are passed here.
+    async fn verdicts(&self, origin: &Origin, positions: &Positions, envelopes: &[Envelope]) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(envelopes.len());
+        let mut stopped: HashSet<[u8; 16]> = HashSet::new();
+        for run in envelopes.chunk_by(|a, b| (a.kind == WITHDRAWN) == (b.kind == WITHDRAWN)) {
+            let open: Vec<Envelope> =
+                run.iter().filter(|envelope| !stopped.contains(&envelope.lane)).cloned().collect();
+            let mut given = if open.first().is_some_and(|envelope| envelope.kind == WITHDRAWN) {
+                self.pass(positions, &open).await
+            } else if open.is_empty() {
+                Vec::new()
+            } else {
+                self.receive.receive(origin, open.clone(), positions).await
+            };
+            given.resize(open.len(), Verdict::Deferred);
+            let failed = |verdict: &Verdict| !matches!(verdict, Verdict::Applied | Verdict::Rejected(_));
+            let newly =
+                open.iter().zip(&given).filter(|(_, verdict)| failed(verdict)).map(|(envelope, _)| envelope.lane);
+            let newly: Vec<_> = newly.collect();
+            let mut given = given.into_iter();
+            verdicts.extend(run.iter().map(|envelope| {
+                if stopped.contains(&envelope.lane) {
+                    Verdict::Deferred
+                } else {
+                    given.next().unwrap_or(Verdict::Deferred)
+                }
+            }));
+            stopped.extend(newly);
+        }
+        verdicts
+    }
+
+    /// Moves lanes past envelopes whose content was taken back.
+    async fn pass(&self, positions: &Positions, envelopes: &[Envelope]) -> Vec<Verdict> {
+        let (positions, passed) = (positions.clone(), envelopes.to_vec());
+        let moved = self.db.write(move |tx| passed.iter().try_for_each(|envelope| positions.advance(tx, envelope)));
+        let verdict = match moved.await {
+            Ok(()) => Verdict::Applied,
+            Err(error) => {
+                tracing::error!(%error, "a lane could not be moved on");
+                Verdict::Deferred
+            }
+        };
+        vec![verdict; envelopes.len()]
+    }
+
+    fn read(
+        &self,
+        envelope: aldis_proto::federation::v1::Envelope,
+        origin: &Origin,
+        positions: &Positions,
+    ) -> Result<Envelope, Status> {
+        let lane = <[u8; 16]>::try_from(envelope.lane.as_ref())
+            .map_err(|_| Status::invalid_argument("a lane has 16 bytes"))?;
+        if i64::try_from(envelope.sequence).is_err()
+            || envelope.traceparent.as_ref().is_some_and(|text| text.len() > 128)
+        {
+            return Err(Status::invalid_argument("a field of an envelope is out of range"));
+        }
+        // The id is what makes an event unique in our queues: a peer must not be able to choose it.
+        let component = self.component.as_str();
+        let id = event_id(origin.domain(), &positions.incarnation, component, &lane, envelope.sequence);
+        if envelope.event_id.as_ref() != id.as_bytes() {
+            return Err(Status::invalid_argument("an event id does not follow from its place"));
+        }
+        Ok(Envelope {
+            lane,
+            sequence: envelope.sequence,
+            previous: envelope.previous,
+            event_id: id,
+            kind: envelope.kind,
+            body: envelope.body,
+            trace: Trace::new(envelope.traceparent, self.receiving.continue_traces),
+        })
     }
 
     /// Reads the positions of the lanes that are not in memory.
@@ -368,33 +472,6 @@ impl Server {
 
 fn outcome(envelope: &Envelope, result: outcome::Result) -> Outcome {
     Outcome { lane: envelope.lane.to_vec().into(), sequence: envelope.sequence, result: Some(result) }
-}
-
-fn read_envelope(
-    envelope: aldis_proto::federation::v1::Envelope,
-    origin: &Origin,
-    positions: &Positions,
-    component: Component,
-) -> Result<Envelope, Status> {
-    let lane =
-        <[u8; 16]>::try_from(envelope.lane.as_ref()).map_err(|_| Status::invalid_argument("a lane has 16 bytes"))?;
-    if i64::try_from(envelope.sequence).is_err() || envelope.traceparent.as_ref().is_some_and(|text| text.len() > 128) {
-        return Err(Status::invalid_argument("a field of an envelope is out of range"));
-    }
-    // The id is what makes an event unique in our queues: a peer must not be able to choose it.
-    let id = event_id(origin.domain(), &positions.incarnation, component.as_str(), &lane, envelope.sequence);
-    if envelope.event_id.as_ref() != id.as_bytes() {
-        return Err(Status::invalid_argument("an event id does not follow from its place"));
-    }
-    Ok(Envelope {
-        lane,
-        sequence: envelope.sequence,
-        previous: envelope.previous,
-        event_id: id,
-        kind: envelope.kind,
-        body: envelope.body,
-        traceparent: envelope.traceparent,
-    })
 }
 
 fn store_failed(error: StoreError) -> Status {

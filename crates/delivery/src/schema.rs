@@ -57,6 +57,7 @@ pub(crate) struct Statements {
     pub(crate) peers: String,
     pub(crate) delete: String,
     pub(crate) bury: String,
+    pub(crate) withdraw: String,
     pub(crate) depth: String,
     pub(crate) advance: String,
     pub(crate) position: String,
@@ -86,6 +87,7 @@ impl Statements {
                  SELECT id, peer, lane, sequence, kind, body, created, ?2, ?3 FROM {c}_outbox WHERE id = ?1 \
                  ON CONFLICT (id) DO NOTHING"
             ),
+            withdraw: format!("UPDATE {c}_outbox SET kind = ?2, body = x'' WHERE id = ?1"),
             depth: format!("SELECT peer, count(*), min(created) FROM {c}_outbox GROUP BY peer"),
             advance: format!(
                 "INSERT INTO {c}_received (origin, incarnation, lane, last) VALUES (?1, ?2, ?3, ?4) \

@@ -17,8 +17,8 @@ use aldis_proto::{
         deliver_response, outcome,
     },
     internal::v1::{
-        Notification, PushRequest, PushResponse, RemoveClientRequest, RemoveClientResponse, RemoveUserQueuesRequest,
-        RemoveUserQueuesResponse, push_server,
+        ListPeersRequest, ListPeersResponse, Notification, PeerState, PushRequest, PushResponse, RemoveClientRequest,
+        RemoveClientResponse, RemoveUserQueuesRequest, RemoveUserQueuesResponse, peer_states_server, push_server,
     },
 };
 use aldis_runtime::SystemClock;
@@ -34,7 +34,7 @@ use tonic::{Request, Response, Status, body::Body, service::Routes};
 use tower::{ServiceExt, service_fn};
 
 use crate::{
-    Component, Envelope, LocalService, Outbox, Outgoing, Peer, Positions, Receive, Relays, Verdict,
+    Component, Envelope, LocalService, Outbox, Outgoing, Peer, Positions, Receive, Receiving, Relays, Verdict,
     conversations_server, derive_event_id, event_id,
 };
 
@@ -121,7 +121,7 @@ impl Notes {
 
 fn server(store: &Store) -> Routes {
     let notes = Arc::new(Notes { db: store.db.clone(), deferred: Mutex::default() });
-    Routes::new(conversations_server(domain("beta.test"), store.db.clone(), open_policy(), notes))
+    Routes::new(conversations_server(domain("beta.test"), store.db.clone(), open_policy(), Receiving::default(), notes))
 }
 
 /// Carries calls to `server` as coming from alpha.test; every change of `cut` ends the streams that are open.
@@ -153,13 +153,34 @@ struct Pair {
 }
 
 async fn pair() -> Pair {
+    pair_with_limit(None).await
+}
+
+/// Our federator, which knows how large a message beta.test takes.
+struct States(u64);
+
+#[async_trait]
+impl peer_states_server::PeerStates for States {
+    async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        let capabilities = super_pb::Capabilities { max_message_bytes: self.0, ..super_pb::Capabilities::default() };
+        let domain = "beta.test".to_owned();
+        let peer = PeerState { domain, capabilities: Some(capabilities), ..PeerState::default() };
+        Ok(Response::new(ListPeersResponse { peers: vec![peer] }))
+    }
+}
+
+async fn pair_with_limit(limit: Option<u64>) -> Pair {
     let (alpha, beta) = (store().await, store().await);
     let (cut, cuts) = watch::channel(0);
     let down = Arc::new(AtomicBool::new(false));
     let outbox = Outbox::open(Component::Conversations, domain("alpha.test"), alpha.db.clone(), Arc::new(SystemClock))
         .await
         .unwrap();
-    let peers = Peers::new(transport(server(&beta), cuts, down.clone()));
+    let mut routes = server(&beta);
+    if let Some(limit) = limit {
+        routes = routes.add_service(peer_states_server::PeerStatesServer::new(States(limit)));
+    }
+    let peers = Peers::new(transport(routes, cuts, down.clone()));
     let relays = Relays { peers, policy: open_policy(), notifications: None, conversations: None };
     let mut relay = tokio::task::JoinSet::new();
     relay.spawn(outbox.clone().run(relays));
@@ -249,6 +270,16 @@ async fn a_refused_event_becomes_a_dead_letter_and_its_lane_goes_on() {
     eventually("the outbox is empty", async || pair.count("conversations_outbox").await == 0).await;
     assert_eq!(pair.seen(1).await, ["a", "b"]);
     assert_eq!(pair.count("conversations_outbox_dead").await, 1);
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_for_the_peer_becomes_a_dead_letter_and_its_lane_goes_on() {
+    let pair = pair_with_limit(Some(100_000)).await;
+    let large = "x".repeat(100_000);
+    pair.send(["a", &large, "b", &large, "c"].map(|body| to_beta(1, body)).into()).await;
+    eventually("the outbox is empty", async || pair.count("conversations_outbox").await == 0).await;
+    assert_eq!(pair.seen(1).await, ["a", "b", "c"]);
+    assert_eq!(pair.count("conversations_outbox_dead").await, 2);
 }
 
 #[tokio::test]

@@ -10,14 +10,51 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The W3C trace context of the current span; `None` when it is not traced.
 pub(crate) fn current() -> Option<Arc<str>> {
-    let mut headers = HeaderMap::new();
-    telemetry::state_trace(&Span::current(), &mut headers);
-    headers.get(TRACEPARENT)?.to_str().ok().map(Into::into)
+    traceparent(&Span::current()).map(Into::into)
 }
 
-/// Lets `span` continue the trace of the change that an envelope or a notification tells of.
+/// Lets `span` continue the trace of what one of our own services tells.
 pub fn continue_trace(span: &Span, traceparent: Option<&str>) {
-    if let Some(value) = traceparent.and_then(|text| HeaderValue::from_str(text).ok()) {
-        telemetry::continue_trace(span, &HeaderMap::from_iter([(TRACEPARENT, value)]));
+    if let Some(headers) = traceparent.and_then(stated) {
+        telemetry::continue_trace(span, &headers);
     }
+}
+
+fn stated(traceparent: &str) -> Option<HeaderMap> {
+    let value = HeaderValue::from_str(traceparent).ok()?;
+    Some(HeaderMap::from_iter([(TRACEPARENT, value)]))
+}
+
+/// The trace that another backend states with an event, and whether it is to be continued here.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    stated: Option<Box<str>>,
+    continued: bool,
+}
+
+impl Trace {
+    pub(crate) fn new(stated: Option<String>, continued: bool) -> Self {
+        Self { stated: stated.map(Into::into), continued }
+    }
+
+    /// Whether the event is traced at all.
+    pub fn is_stated(&self) -> bool {
+        self.stated.is_some()
+    }
+
+    /// Lets `span`, the first one here, continue the trace or link to it.
+    pub fn join(&self, span: &Span) {
+        match self.stated.as_deref().and_then(stated) {
+            Some(headers) if self.continued => telemetry::continue_trace(span, &headers),
+            Some(headers) => telemetry::link_trace(span, &headers),
+            None => {}
+        }
+    }
+}
+
+/// The W3C trace context of `span`, for what is told on; `None` when it is not traced.
+pub fn traceparent(span: &Span) -> Option<String> {
+    let mut headers = HeaderMap::new();
+    telemetry::state_trace(span, &mut headers);
+    headers.get(TRACEPARENT)?.to_str().ok().map(str::to_owned)
 }

@@ -11,6 +11,9 @@ pub(crate) const MAX_ROWS: usize = 256;
 /// Most bytes on their way at once, unless it is a single row.
 pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// The kind of an envelope whose content was taken back: only its place counts.
+pub(crate) const WITHDRAWN: u32 = 1;
+
 /// A row on its way.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
@@ -94,6 +97,15 @@ impl Outbox {
 
     /// Moves a row that was refused for good to the dead letters.
     pub(crate) async fn bury(&self, id: i64, reason: &str) -> Result<(), StoreError> {
+        self.give_up(id, reason, false).await
+    }
+
+    /// Moves what a row tells to the dead letters, but leaves its place in the lane, which the peer is told is void.
+    pub(crate) async fn withdraw(&self, id: i64, reason: &str) -> Result<(), StoreError> {
+        self.give_up(id, reason, true).await
+    }
+
+    async fn give_up(&self, id: i64, reason: &str, keep_place: bool) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         let reason: String = reason.chars().take(256).collect();
         let now = self.shared.clock.now().millis();
@@ -101,7 +113,11 @@ impl Outbox {
             .db
             .write(move |tx| {
                 tx.prepare_cached(&shared.sql.bury)?.execute(params![id, reason, now])?;
-                tx.prepare_cached(&shared.sql.delete)?.execute([id])?;
+                if keep_place {
+                    tx.prepare_cached(&shared.sql.withdraw)?.execute(params![id, WITHDRAWN])?;
+                } else {
+                    tx.prepare_cached(&shared.sql.delete)?.execute([id])?;
+                }
                 Ok(())
             })
             .await?;

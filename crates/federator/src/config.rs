@@ -199,7 +199,7 @@ impl Config {
         within("max_connections", self.max_connections, 1, 65_536)?;
         within("max_streams_per_connection", self.max_streams_per_connection, 8, 65_536)?;
         within("max_policy_age_seconds", self.max_policy_age_seconds, 20, 24 * 3_600)?;
-        within("max_message_bytes", self.max_message_bytes, 64 * 1024, 1 << 30)?;
+        within("max_message_bytes", self.max_message_bytes, 1 << 20, 1 << 30)?;
         within("stale_dns_seconds", self.stale_dns_seconds, 0, 7 * 24 * 3_600)
     }
 

@@ -39,6 +39,11 @@ impl Failure {
         Self { hop, label, code, message: message.into() }
     }
 
+    /// What happened, for operators.
+    pub(crate) fn reason(&self) -> &str {
+        &self.message
+    }
+
     /// A request of our own services that makes no sense.
     pub(crate) fn malformed(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, Hop::OwnFederator, label::LOCAL, message)

@@ -27,8 +27,10 @@ impl From<PeerView> for PeerState {
 
 #[tonic::async_trait]
 impl PeerStates for States {
-    async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
-        let peers = self.0.states().into_iter().map(Into::into).collect();
+    async fn list_peers(&self, request: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        let only = request.into_inner().domain;
+        let wanted = |peer: &PeerView| only.is_empty() || peer.domain.as_str() == only;
+        let peers = self.0.states().into_iter().filter(wanted).map(Into::into).collect();
         Ok(Response::new(ListPeersResponse { peers }))
     }
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use aldis_proto::{channel::Channel, metadata};
+use aldis_proto::{
+    channel::Channel,
+    internal::v1::{ListPeersRequest, peer_states_client::PeerStatesClient},
+    metadata,
+};
 use aldis_types::{Domain, Remote};
 use tonic::{
     Request, Status,
@@ -13,6 +17,8 @@ use crate::PeerError;
 
 /// How long a call to another backend may take, unless the caller says otherwise.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long our own federator may take to say what it knows of a peer.
+const LOCAL_DEADLINE: Duration = Duration::from_secs(2);
 /// At most this many peers are asked at once for one client request.
 pub const FAN_OUT: usize = 8;
 
@@ -43,6 +49,17 @@ impl Peers {
     /// The channel for generated clients.
     pub fn channel(&self) -> Channel {
         self.egress.clone()
+    }
+
+    /// The largest message that `domain` says it takes on any hop, in bytes. `None` when that is not known: the peer is
+    /// not connected, or our federator cannot say.
+    pub async fn max_message_bytes(&self, domain: &Domain) -> Option<u64> {
+        let mut request = Request::new(ListPeersRequest { domain: domain.as_str().to_owned() });
+        request.set_timeout(LOCAL_DEADLINE);
+        let mut federator = PeerStatesClient::new(self.channel());
+        let answer = tokio::time::timeout(LOCAL_DEADLINE, federator.list_peers(request)).await.ok()?.ok()?;
+        let peer = answer.into_inner().peers.into_iter().find(|peer| peer.domain == domain.as_str())?;
+        peer.capabilities.map(|capabilities| capabilities.max_message_bytes).filter(|limit| *limit > 0)
     }
 
     /// Addresses `message` to the backend `domain`.

@@ -267,7 +267,7 @@ impl Receive for Federation {
                 Verdict::Deferred
             } else {
                 let span = tracing::info_span!("received.user_event", peer.domain = %origin.domain());
-                aldis_delivery::continue_trace(&span, envelope.traceparent.as_deref());
+                envelope.trace.join(&span);
                 self.apply(origin, envelope, positions).instrument(span).await
             };
             if !matches!(verdict, Verdict::Applied | Verdict::Rejected(_)) {

@@ -108,6 +108,8 @@ pub struct Dependencies {
     pub notifications: Channel,
     /// Our conversations service.
     pub conversations: Channel,
+    /// What other backends may do on delivery streams.
+    pub receiving: aldis_delivery::Receiving,
 }
 
 /// The running service.
@@ -269,7 +271,13 @@ fn internal(capabilities: &Capabilities) -> Routes {
     routes.routes()
 }
 
-fn federated(app: &App, policy: &Policy, db: Db, quotas: Arc<quotas::Quotas>) -> Routes {
+fn federated(
+    app: &App,
+    policy: &Policy,
+    db: Db,
+    receiving: aldis_delivery::Receiving,
+    quotas: Arc<quotas::Quotas>,
+) -> Routes {
     let federation = Arc::new(Federation {
         domain: app.domain.clone(),
         policy: policy.clone(),
@@ -280,7 +288,7 @@ fn federated(app: &App, policy: &Policy, db: Db, quotas: Arc<quotas::Quotas>) ->
         quotas,
     });
     let receive = federation.clone();
-    let delivery = aldis_delivery::users_server(app.domain.clone(), db, policy.clone(), receive);
+    let delivery = aldis_delivery::users_server(app.domain.clone(), db, policy.clone(), receiving, receive);
     let mut routes = Routes::builder();
     routes.add_service(federation.server()).add_service(delivery);
     routes.routes()
@@ -292,7 +300,8 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
     let config = Arc::new(config);
     let stores = Stores::open(&dependencies).await?;
     let capabilities = open_capabilities(&config, &dependencies, &stores).await?;
-    let Dependencies { domain, clock, policy, verifier, peers, notifications, conversations, .. } = dependencies;
+    let Dependencies { domain, clock, policy, verifier, peers, notifications, conversations, receiving, .. } =
+        dependencies;
     let quotas = Arc::new(quotas::Quotas::new(&config.federation.quotas));
 
     let mail = Arc::new(SqliteMail::new(stores.db.clone()));
@@ -319,7 +328,7 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
 
     Ok(Service {
         internal: internal(&capabilities),
-        federation: Some(federated(&capabilities.app, &policy, stores.db.clone(), quotas)),
+        federation: Some(federated(&capabilities.app, &policy, stores.db.clone(), receiving, quotas)),
         client: routes::router(capabilities.app),
         tasks,
     })

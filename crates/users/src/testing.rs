@@ -317,6 +317,7 @@ impl Backend {
             peers: Peers::new(network.egress(&domain)),
             notifications: place.channel(),
             conversations: place.channel(),
+            receiving: aldis_delivery::Receiving::default(),
         };
         let Service { client, internal, federation, tasks } = crate::start(config, dependencies).await.unwrap();
         network.bring_up(&domain, federation.unwrap().prepare());

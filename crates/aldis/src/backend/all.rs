@@ -43,8 +43,9 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
             assets: assets.federation.map(|routes| in_process(Some(routes))),
         };
         let federator = start.federator(federation, components, false, listener).await?;
-        places.egress.serve_channel(federator.egress);
-        peer_states = Some(in_process(Some(federator.internal)));
+        let states = in_process(Some(federator.internal));
+        places.egress.serve_channel(start::with_peer_states(federator.egress, states.clone()));
+        peer_states = Some(states);
         health = federation_troubles(health, federator.health);
         process.adopt_federator(federator.tasks, federator.shutdown);
     } else {

@@ -36,6 +36,15 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
+    fn receiving(&self) -> aldis_delivery::Receiving {
+        self.config.federation.as_ref().map_or_else(aldis_delivery::Receiving::default, |federation| {
+            aldis_delivery::Receiving {
+                continue_traces: federation.continue_traces,
+                max_message_bytes: usize::try_from(federation.max_message_bytes).unwrap_or(usize::MAX),
+            }
+        })
+    }
+
     pub(super) async fn notifications(&self, db: &aldis_storage::Db) -> Result<aldis_notifications::Service> {
         let dependencies = aldis_notifications::Dependencies {
             domain: self.config.domain.clone(),
@@ -63,6 +72,7 @@ impl Context<'_> {
             peers: self.peers.clone(),
             notifications,
             conversations,
+            receiving: self.receiving(),
         };
         aldis_users::start(self.config.users.clone(), dependencies).await.context("users")
     }
@@ -83,6 +93,7 @@ impl Context<'_> {
             peers: self.peers.clone(),
             users,
             notifications,
+            receiving: self.receiving(),
         };
         aldis_conversations::start(self.config.conversations.clone(), dependencies).await.context("conversations")
     }
@@ -124,6 +135,16 @@ pub(super) fn no_federation() -> Channel {
         let mut status = error::status(Code::FailedPrecondition, Hop::OwnFederator, row.label, "", row.message);
         status.metadata_mut().insert(metadata::OWN_FAILURE, MetadataValue::from_static("1"));
         ready(Ok::<_, BoxError>(status.into_http()))
+    }))
+}
+
+/// The way to other backends, which also answers what our federator knows of them, as its listener does for services
+/// in other processes.
+pub(super) fn with_peer_states(egress: Channel, states: Channel) -> Channel {
+    boxed(service_fn(move |request: http::Request<Body>| {
+        let inside = request.uri().path().starts_with("/aldis.internal.v1.");
+        let channel = if inside { states.clone() } else { egress.clone() };
+        channel.oneshot(request)
     }))
 }
 

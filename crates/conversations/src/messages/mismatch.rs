@@ -46,6 +46,20 @@ pub(crate) struct Comparison {
     pub valid: Vec<usize>,
 }
 
+impl Comparison {
+    /// Takes back what would go to a backend: it is reported as not sent.
+    pub(crate) fn withhold(&mut self, domain: &Domain, recipients: &[Recipient]) {
+        self.failed_to_confirm.remove(domain);
+        self.valid.retain(|place| {
+            let Some(recipient) = recipients.get(*place).filter(|recipient| recipient.user.domain == *domain) else {
+                return true;
+            };
+            of_user(&mut self.failed_to_send, &recipient.user).insert(recipient.client);
+            false
+        });
+    }
+}
+
 /// Compares the recipients of a message with who is there.
 ///
 /// - A ciphertext for a client that does not exist is dropped: *deleted* if its user is a member, else *redundant*. The

@@ -39,6 +39,10 @@ const MAX_CONFLICTS: usize = 16;
 /// Largest event for one client, and all events of one message together: a blob is repeated for every client of ours.
 const MAX_EVENT_BYTES: usize = 40 * 1024 * 1024;
 const MAX_EVENTS_BYTES: usize = 256 * 1024 * 1024;
+/// Every backend takes messages of this size.
+const ALWAYS_TAKEN_BYTES: usize = 1024 * 1024;
+/// What names of users and clients, and the envelope, add to a ciphertext; more than enough.
+const TOLD_FRAME_BYTES: usize = 128;
 
 /// A message on its way to a conversation of ours.
 #[derive(Debug)]
@@ -87,6 +91,8 @@ impl App {
                 metrics::counter!("aldis_messages_mismatched_total").increment(1);
                 return Ok(Sent::Mismatch(Status::new(self.clock.now(), compared)));
             }
+            let mut compared = compared;
+            self.withhold_too_large(message, &mut compared).await;
             let (step, status, later) = self.commit_message(&found, sending, compared, key).await?;
             match step {
                 Step::Done(committed) => {
@@ -99,6 +105,23 @@ impl App {
             }
         }
         Err(GroupError::Busy.into())
+    }
+
+    /// A backend that takes only smaller messages gets none; every backend takes those of 1 MiB.
+    async fn withhold_too_large(&self, message: &NewMessage, compared: &mut Comparison) {
+        let blob = message.blob.as_ref().map_or(0, Bytes::len);
+        let mut sizes: BTreeMap<&Domain, usize> = BTreeMap::new();
+        for recipient in compared.valid.iter().filter_map(|place| message.recipients.get(*place)) {
+            let size = sizes.entry(&recipient.user.domain).or_insert(blob + TOLD_FRAME_BYTES);
+            *size += recipient.text.len() + TOLD_FRAME_BYTES;
+        }
+        sizes.remove(&self.domain);
+        for (domain, size) in sizes.into_iter().filter(|(_, size)| *size > ALWAYS_TAKEN_BYTES) {
+            let limit = self.backends.max_message_bytes(domain).await;
+            if limit.is_some_and(|limit| size as u64 > limit) {
+                compared.withhold(domain, &message.recipients);
+            }
+        }
     }
 
     /// Everybody in the conversation with his clients: one call per backend, all at the same time.

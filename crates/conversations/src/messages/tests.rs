@@ -135,6 +135,19 @@ fn recipients_are_compared_with_who_is_there() {
 }
 
 #[test]
+fn what_a_backend_does_not_take_is_reported_as_not_sent() {
+    let (ben, cleo) = (user(2, "alpha.test"), user(3, "beta.test"));
+    let sent = message(1, &[(&ben, 3), (&cleo, 4), (&cleo, 5)]);
+    let mut compared =
+        Comparison { failed_to_confirm: clients(&[(&cleo, &[4, 5])]), valid: vec![0, 1, 2], ..Comparison::default() };
+    compared.withhold(&cleo.domain, &sent.recipients);
+    let expected = Comparison { failed_to_send: clients(&[(&cleo, &[4, 5])]), valid: vec![0], ..Comparison::default() };
+    assert_eq!(compared, expected);
+    compared.withhold(&domain("gamma.test"), &sent.recipients);
+    assert_eq!(compared, expected);
+}
+
+#[test]
 fn a_message_is_read_as_it_was_written_and_junk_is_refused() {
     let (ann, ben) = (user(1, "alpha.test"), user(2, "beta.test"));
     for strategy in [

@@ -52,6 +52,7 @@ impl Received {
             return Some((MALFORMED, vec![]));
         }
         let recipients = StoredRecipients::everybody(stored.as_deref(), &MemberChange::default());
+        let traceparent = traced(envelope);
         let mut notifications = Vec::new();
         let mut index = 0;
         let data = message.data.as_ref().map(|data| STANDARD.encode(data));
@@ -82,7 +83,7 @@ impl Received {
                 };
                 notifications.push(Notification {
                     event_id: convert::bytes_of(event_id),
-                    traceparent: envelope.traceparent.clone(),
+                    traceparent: traceparent.clone(),
                     ..draft.at(head.time)
                 });
             }
@@ -112,6 +113,16 @@ impl Received {
             _ => None,
         }
     }
+}
+
+/// The trace under which our users are told, when the message is traced.
+fn traced(envelope: &Envelope) -> Option<String> {
+    if !envelope.trace.is_stated() {
+        return None;
+    }
+    let span = tracing::info_span!(parent: None, "received.message");
+    envelope.trace.join(&span);
+    aldis_delivery::traceparent(&span)
 }
 
 fn within_limits(message: &pb::MessageSent) -> bool {

@@ -226,7 +226,7 @@ impl Receive for Received {
                         continue;
                     }
                     let span = tracing::info_span!("received.change", conversation.id = %head.conversation.id);
-                    aldis_delivery::continue_trace(&span, envelope.traceparent.as_deref());
+                    envelope.trace.join(&span);
                     let applied = self.apply(domain, envelope, &head, told, positions);
                     verdicts[place] = applied.instrument(span).await;
                     if verdicts[place] == Verdict::Deferred {

@@ -190,7 +190,7 @@ pub(crate) async fn establish(
             match attempt(shared, domain, target, address, until).await {
                 Ok(connection) => return Ok(connection),
                 Err(now) => {
-                    tracing::debug!(peer.domain = %domain, peer.host = target.host, %address, label = now.label, "connecting failed");
+                    tracing::debug!(peer.domain = %domain, peer.host = target.host, %address, label = now.label, reason = now.reason(), "connecting failed");
                     failure = Some(worse(failure, now));
                 }
             }

@@ -91,7 +91,7 @@ impl Egress {
             match self.forward(&mut call, request).await {
                 Ok((response, bounds, guard)) => AnswerBody::response(response, &bounds, guard, call),
                 Err(Unusable::Failed(failure)) => {
-                    tracing::debug!(label = failure.label, "call to the peer failed");
+                    tracing::debug!(label = failure.label, reason = failure.reason(), "call to the peer failed");
                     call.count(failure.label);
                     failure::answer(&failure.status(call.domain.as_str()))
                 }

@@ -126,7 +126,7 @@ async fn generated_clients_work_over_the_egress_and_over_its_routes() {
         assert!(pong.time > 0);
     }
     let mut states = PeerStatesClient::new(over_routes.channel());
-    let peers = states.list_peers(ListPeersRequest {}).await.unwrap().into_inner().peers;
+    let peers = states.list_peers(ListPeersRequest::default()).await.unwrap().into_inner().peers;
     assert_eq!(peers.len(), 1);
     assert_eq!(
         (peers[0].domain.as_str(), peers[0].connected, peers[0].breaker.as_str()),
@@ -210,14 +210,14 @@ async fn a_service_that_hangs_is_given_up_by_its_own_federator() {
 async fn answers_that_are_too_large_or_no_grpc_are_refused() {
     let world = World::new().await;
     let mut config = world.config(&world.identity("alpha.test"));
-    config.max_message_bytes = 64 * 1024;
+    config.max_message_bytes = 1 << 20;
     let alpha = world.backend_with("alpha.test", config).await;
     let large =
         Rogue::start(&world.authority, &world.identity("beta.test"), Conduct::Oversized(1 << 30)).await.unwrap();
     world.point("beta.test", &[large.port()]);
     let answer = soon("the answer to be cut", alpha.call("beta.test", "Echo")).await.unwrap();
     assert_eq!(Backend::label(&answer, "beta.test"), (533, "federation-invalid-body"));
-    assert!(answer.data.len() < 256 * 1024);
+    assert!(answer.data.len() < 4 << 20);
 
     let garbage = Rogue::start(&world.authority, &world.identity("gamma.test"), Conduct::Garbage).await.unwrap();
     world.point("gamma.test", &[garbage.port()]);
@@ -234,12 +234,12 @@ async fn a_message_that_is_too_large_does_not_get_in() {
     let world = World::new().await;
     let alpha = world.backend("alpha.test").await;
     let mut config = world.config(&world.identity("beta.test"));
-    config.max_message_bytes = 64 * 1024;
+    config.max_message_bytes = 1 << 20;
     let beta = world.backend_with("beta.test", config).await;
     let path = "/aldis.federation.v1.Users/Echo";
-    let answer = alpha.send("beta.test", path, &[], &vec![7; 512 * 1024]).await;
-    assert!(!answer.is_ok() && answer.data.len() < 256 * 1024);
-    assert!(alpha.send("beta.test", path, &[], &vec![7; 60 * 1024]).await.is_ok());
+    let answer = alpha.send("beta.test", path, &[], &vec![7; 8 << 20]).await;
+    assert!(!answer.is_ok() && answer.data.len() < 4 << 20);
+    assert!(alpha.send("beta.test", path, &[], &vec![7; 1_000 * 1024]).await.is_ok());
     assert_eq!(beta.echo.seen().len(), 2);
 }
 
