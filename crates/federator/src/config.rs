@@ -62,8 +62,8 @@ pub struct Config {
     /// For how long the last known policy stays in force without word from the users service, in seconds; after that
     /// everybody is refused.
     pub max_policy_age_seconds: u64,
-    /// Largest request or answer of a call to or from a peer, in bytes; told to peers in hello. Event streams have limits
-    /// of their own.
+    /// Largest message of a call or an event stream to or from a peer, in bytes, at least 1 MiB; told to peers, which
+    /// report larger messages as not sent.
     pub max_message_bytes: u64,
     /// For how long an expired DNS answer may still be used while DNS does not work, in seconds.
     pub stale_dns_seconds: u64,

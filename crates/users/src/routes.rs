@@ -67,6 +67,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/deeplink.json", get(startup::deeplink))
         .route("/deeplink.html", get(startup::deeplink_page))
         .route("/config.json", get(startup::deeplink))
+        .route("/clientblacklist/{platform}", get(startup::client_blacklist))
         .route("/get-domain-registration", post(startup::domain_registration))
         .route("/sso/settings", get(startup::sso_settings))
         .route("/sso/initiate-login/{code}", head(startup::sso_login))

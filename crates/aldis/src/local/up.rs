@@ -16,10 +16,11 @@ use super::{
 };
 use crate::config::Config;
 
-/// Starts the backends of `folder` (those of `only`, or all) and stays until asked to stop.
+/// Starts every backend of `folder`, those named by `options` included, and stays until asked to stop.
 pub(crate) async fn run(folder: &Folder, options: &init::Options, ready_file: Option<&Path>) -> Result<()> {
     let state = init::run(folder, options).await?;
-    let backends = chosen(&state, &options.domains)?;
+    let backends = state.backends.clone();
+    ensure!(!backends.is_empty(), "there are no backends to start");
     for backend in &backends {
         is_free(folder, &backend.domain)?;
         keeps_its_ports(folder, backend)?;
@@ -41,14 +42,6 @@ pub(crate) async fn run(folder: &Folder, options: &init::Options, ready_file: Op
     stop_all(started).await;
     logs.finish();
     outcome.map(drop)
-}
-
-/// The backends to start: those named, else all.
-fn chosen(state: &State, named: &[Domain]) -> Result<Vec<Backend>> {
-    let chosen = |backend: &&Backend| named.is_empty() || named.contains(&backend.domain);
-    let backends: Vec<Backend> = state.backends.iter().filter(chosen).cloned().collect();
-    ensure!(!backends.is_empty(), "there are no backends to start");
-    Ok(backends)
 }
 
 /// Refuses to start what runs already.

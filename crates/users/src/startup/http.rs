@@ -132,3 +132,9 @@ pub(crate) async fn no_endpoint() -> HttpError {
 pub(crate) async fn method_not_allowed() -> HttpError {
     label::METHOD_NOT_ALLOWED.into()
 }
+
+/// `GET /clientblacklist/{platform}`: no version of an app is refused here.
+#[tracing::instrument(name = "http.startup.client_blacklist", level = "debug", skip_all)]
+pub(crate) async fn client_blacklist() -> Json<Value> {
+    Json(json!({ "min_version": "0", "exclude": [] }))
+}

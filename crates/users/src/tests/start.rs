@@ -34,6 +34,8 @@ async fn what_apps_ask_at_start() {
     assert_eq!(open("GET", "/config.json", None).await.expect(200), deeplink);
     let page = open("GET", "/deeplink.html", None).await.expect(200);
     assert!(page.as_str().unwrap().contains("wire://access/?config=https://api.alpha.test/deeplink.json"));
+    let blacklist = open("GET", "/clientblacklist/android", None).await.expect(200);
+    assert_eq!(blacklist, json!({ "min_version": "0", "exclude": [] }));
     let email = Some(json!({ "email": "a@b.c" }));
     let registration = open("POST", "/get-domain-registration", email.clone()).await.expect(200);
     assert_eq!(registration, json!({ "domain_redirect": "none" }));
