@@ -7,14 +7,14 @@ use std::{
 
 use aldis_harness::{
     client::{Draft, Received, Status, User, connect},
-    local::LocalFederation,
+    local::{LocalFederation, Options, service_of},
     wait::{eventually, within},
 };
 use aldis_types::{ConversationId, Qualified};
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::sync::watch;
 
-use crate::support::{ALPHA, BETA, GAMMA, processes, texts};
+use crate::support::{ALPHA, BETA, GAMMA, binary, processes, texts};
 
 const MESSAGES: usize = 200;
 /// How long one message may take while its backend is being started again.
@@ -87,7 +87,10 @@ struct World {
 
 impl World {
     async fn start() -> Result<Self> {
-        let federation = processes(&[ALPHA, BETA]).await?;
+        Self::of(processes(&[ALPHA, BETA]).await?).await
+    }
+
+    async fn of(federation: LocalFederation) -> Result<Self> {
         let ann = federation.user(ALPHA, "Ann").await?;
         let bob = federation.user(BETA, "Bob").await?;
         let one_to_one = connect(&ann, &bob).await?;
@@ -200,7 +203,7 @@ async fn membership_is_whole_after_a_kill() -> Result<()> {
         Ok(())
     })
     .await?;
-    let last = ann.group("After everything", &[&bob.id]).await?;
+    let last = eventually("a group in the end", async || ann.group("After everything", &[&bob.id]).await).await?;
     eventually("a message in the end", async || ann.send(&last, "still works").await).await?;
     federation.stop().await
 }
@@ -258,5 +261,38 @@ async fn a_stopped_backend_slows_nobody_else() -> Result<()> {
         Ok(())
     })
     .await?;
+    federation.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_service_may_be_killed_at_any_time() -> Result<()> {
+    let options = Options { binary: Some(binary()), apart: true, ..Options::of(&[ALPHA, BETA]) };
+    let World { mut federation, ann, bob, one_to_one, anns, bobs } =
+        World::of(LocalFederation::start(&options).await?).await?;
+    let (progress, mut confirmed) = watch::channel(0);
+    let sending = async {
+        tokio::try_join!(
+            send_all(&ann, &anns, "group", Some(&progress)),
+            send_all(&ann, &one_to_one, "alone", None),
+            send_all(&bob, &anns, "back", None),
+            send_all(&bob, &bobs, "theirs", None),
+        )
+    };
+    let killing = async {
+        for (number, service) in ["conversations", "notifications", "federator", "users"].into_iter().enumerate() {
+            reached(&mut confirmed, 30 * (number + 1)).await?;
+            let service = service_of(ALPHA, service);
+            federation.kill(&service).await?;
+            federation.restart(&service).await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(sending, killing)?;
+    for prefix in ["group", "alone"] {
+        got_all(&bob, prefix).await?;
+    }
+    for prefix in ["back", "theirs"] {
+        got_all(&ann, prefix).await?;
+    }
     federation.stop().await
 }

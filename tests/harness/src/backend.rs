@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU16, Ordering},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -88,8 +89,19 @@ struct Running {
     /// Ends it gracefully.
     stop: CancellationToken,
     /// Ends it at once.
-    abandon: DropGuard,
+    abandon: Option<DropGuard>,
     ended: oneshot::Receiver<Result<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.abandon.take();
+        // At once, because nothing is finished first; the files may go only when nobody uses them.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Running {
@@ -98,7 +110,7 @@ impl Running {
         let (stopped, abandoned) = (stop.clone().cancelled_owned(), abandon.clone().cancelled_owned());
         let (report, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        std::thread::Builder::new().name("backend".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("backend".to_owned()).spawn(move || {
             let outcome = runtime.block_on(async {
                 tokio::select! {
                     outcome = aldis::serve(&config, stopped) => outcome,
@@ -109,7 +121,7 @@ impl Running {
             // Nobody may be interested any more.
             let _ = report.send(outcome);
         })?;
-        Ok(Self { stop, abandon: abandon.drop_guard(), ended })
+        Ok(Self { stop, abandon: Some(abandon.drop_guard()), ended, thread: Some(thread) })
     }
 }
 
@@ -278,10 +290,9 @@ impl Federation {
     /// Stops a backend gracefully.
     pub async fn stop(&mut self, domain: &str) -> Result<()> {
         let backend = self.backend_mut(domain)?;
-        let running = backend.running.take().with_context(|| format!("{domain} does not run"))?;
+        let mut running = backend.running.take().with_context(|| format!("{domain} does not run"))?;
         running.stop.cancel();
-        let outcome = tokio::time::timeout(PATIENCE, running.ended).await.context("the end of a backend")?;
-        drop(running.abandon);
+        let outcome = tokio::time::timeout(PATIENCE, &mut running.ended).await.context("the end of a backend")?;
         outcome.context("the backend panicked")?
     }
 

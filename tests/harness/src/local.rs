@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 use crate::{
     client::{Answer, Api, MailFolder, Person, User},
     settings,
-    wait::{eventually, within},
+    wait::within,
 };
 
 /// Where the binary is, unless this says so.
@@ -46,6 +47,16 @@ pub struct Ready {
     pub pid: i32,
     /// What starts it again.
     pub command: Vec<String>,
+    /// Its services, when each is a process of its own.
+    #[serde(default)]
+    services: Vec<ReadyService>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ReadyService {
+    service: String,
+    pid: i32,
+    command: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -60,19 +71,29 @@ struct ReadyDns {
     pid: i32,
 }
 
-/// A running `aldis local up`. Everything it started ends when this is dropped.
+/// A running `aldis local up`, or `aldis local services` for each domain. Everything it started ends when this is
+/// dropped.
 pub struct LocalFederation {
     binary: PathBuf,
     folder: TempDir,
-    up: Child,
+    /// The one that started the DNS server first.
+    leaders: Vec<Child>,
     dns_address: String,
     dns_pid: i32,
+    backends: BTreeMap<String, Backend>,
     processes: BTreeMap<String, Process>,
 }
 
-struct Process {
+struct Backend {
     ready: Ready,
     api: Api,
+}
+
+struct Process {
+    /// The backend that it belongs to.
+    domain: String,
+    first_pid: i32,
+    command: Vec<String>,
     /// Set once we started it again ourselves.
     child: Option<Child>,
 }
@@ -81,10 +102,16 @@ impl Process {
     fn pid(&self) -> Result<Pid> {
         let raw = match &self.child {
             Some(child) => i32::try_from(child.id()).context("process id")?,
-            None => self.ready.pid,
+            None => self.first_pid,
         };
         Pid::from_raw(raw).context("process id")
     }
+}
+
+/// The name of one service of a backend whose services are processes of their own, as [`LocalFederation::kill`] and the
+/// like take it.
+pub fn service_of(domain: &str, service: &str) -> String {
+    format!("{domain} {service}")
 }
 
 /// Options of a local federation.
@@ -92,6 +119,8 @@ impl Process {
 pub struct Options {
     /// Its domains.
     pub domains: Vec<String>,
+    /// Whether every service is a process of its own.
+    pub apart: bool,
     /// The binary; `None` looks where [`BINARY`] says, then beside the running program.
     pub binary: Option<PathBuf>,
     /// Settings (TOML) that are added to the configuration of every backend before it starts.
@@ -101,11 +130,8 @@ pub struct Options {
 impl Options {
     /// These domains, with the binary that this build made.
     pub fn of(domains: &[&str]) -> Self {
-        Self {
-            domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
-            binary: None,
-            settings: String::new(),
-        }
+        let domains = domains.iter().map(|domain| (*domain).to_owned()).collect();
+        Self { domains, apart: false, binary: None, settings: String::new() }
     }
 }
 
@@ -126,79 +152,111 @@ impl LocalFederation {
     pub async fn start(options: &Options) -> Result<Self> {
         let binary = options.binary.clone().map_or_else(binary, Ok)?;
         let folder = TempDir::with_prefix("aldis-it-")?;
-        let ready_file = folder.path().join("ready.json");
         let dir = folder.path().join("federation");
-        let domains = || options.domains.iter().flat_map(|domain| ["--domain", domain.as_str()]);
         let init = Command::new(&binary)
-            .args(["local", "init", "--dir"])
+            .args(["local", "init", "--base-port", "0", "--throttle", "off", "--dir"])
             .arg(&dir)
-            .args(["--base-port", "0", "--throttle", "off"])
-            .args(domains())
+            .args(named(&options.domains))
             .output()
             .with_context(|| format!("running {}", binary.display()))?;
         ensure!(init.status.success(), "local init: {}", String::from_utf8_lossy(&init.stderr));
         for domain in &options.domains {
             settings::add(&dir.join(domain).join("aldis.toml"), &options.settings)?;
         }
-        let log = std::fs::File::create(folder.path().join("up.log"))?;
-        let up = Command::new(&binary)
-            .args(["local", "up", "--dir"])
-            .arg(&dir)
-            .args(domains())
+        let mut federation = Self {
+            binary,
+            folder,
+            leaders: Vec::new(),
+            dns_address: String::new(),
+            dns_pid: 0,
+            backends: BTreeMap::new(),
+            processes: BTreeMap::new(),
+        };
+        if options.apart {
+            for domain in &options.domains {
+                federation.lead("services", &dir, named([domain])).await?;
+            }
+        } else {
+            federation.lead("up", &dir, named(&options.domains)).await?;
+        }
+        Ok(federation)
+    }
+
+    /// Runs `aldis local up` or `services` and waits for its ready file.
+    async fn lead(&mut self, command: &str, dir: &Path, domains: Vec<String>) -> Result<()> {
+        let ready_file = self.folder.path().join(format!("ready-{}.json", self.leaders.len()));
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let leader = Command::new(&self.binary)
+            .args(["local", command, "--dir"])
+            .arg(dir)
+            .args(domains)
             .arg("--ready-file")
             .arg(&ready_file)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let mut federation =
-            Self { binary, folder, up, dns_address: String::new(), dns_pid: 0, processes: BTreeMap::new() };
-        federation.wait_ready(&ready_file).await?;
-        Ok(federation)
-    }
-
-    async fn wait_ready(&mut self, ready_file: &Path) -> Result<()> {
-        let up = &mut self.up;
-        let log = self.folder.path().join("up.log");
+        self.leaders.push(leader);
+        let leader = self.leaders.last_mut().context("the process just started")?;
         let text = within(START, "the ready file", async || {
-            if let Some(status) = up.try_wait()? {
-                // Ends the wait below; a process that is gone will not write the file.
+            if let Some(status) = leader.try_wait()? {
+                // Ends the wait; a process that is gone will not write the file.
                 return Ok(Err(status));
             }
-            Ok(Ok(std::fs::read_to_string(ready_file)?))
+            Ok(Ok(std::fs::read_to_string(&ready_file)?))
         })
         .await?;
         let text = text.map_err(|status| {
-            let log = std::fs::read_to_string(log).unwrap_or_default();
-            anyhow::anyhow!("local up ended with {status}: {log}")
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            anyhow::anyhow!("local {command} ended with {status}: {log}")
         })?;
         let file: ReadyFile = serde_json::from_str(&text).context("ready file")?;
-        self.dns_address = file.dns.address;
-        self.dns_pid = file.dns.pid;
+        if self.dns_pid == 0 {
+            self.dns_address = file.dns.address;
+            self.dns_pid = file.dns.pid;
+        }
         for ready in file.backends {
+            let domain = ready.domain.clone();
             let api = Api::new(&ready.api, &ready.websocket)?;
-            self.processes.insert(ready.domain.clone(), Process { ready, api, child: None });
+            self.add(&domain, domain.clone(), ready.pid, &ready.command);
+            for service in &ready.services {
+                self.add(&domain, service_of(&domain, &service.service), service.pid, &service.command);
+            }
+            self.backends.insert(domain, Backend { ready, api });
         }
         Ok(())
     }
 
-    fn process(&self, domain: &str) -> Result<&Process> {
-        self.processes.get(domain).with_context(|| format!("no backend {domain}"))
+    fn add(&mut self, domain: &str, name: String, pid: i32, command: &[String]) {
+        let process = Process { domain: domain.to_owned(), first_pid: pid, command: command.to_vec(), child: None };
+        self.processes.insert(name, process);
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("up.log")
+    }
+
+    fn backend(&self, domain: &str) -> Result<&Backend> {
+        self.backends.get(domain).with_context(|| format!("no backend {domain}"))
+    }
+
+    fn process(&self, name: &str) -> Result<&Process> {
+        self.processes.get(name).with_context(|| format!("no process {name}"))
     }
 
     /// What the ready file says about a backend.
     pub fn ready(&self, domain: &str) -> Result<&Ready> {
-        Ok(&self.process(domain)?.ready)
+        Ok(&self.backend(domain)?.ready)
     }
 
     /// The client API of a backend.
     pub fn api(&self, domain: &str) -> Result<&Api> {
-        Ok(&self.process(domain)?.api)
+        Ok(&self.backend(domain)?.api)
     }
 
     /// Everything that `up` and what it started wrote to its output so far.
     pub fn output(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(self.folder.path().join("up.log"))?)
+        Ok(std::fs::read_to_string(self.log())?)
     }
 
     /// The folder with everything.
@@ -213,7 +271,7 @@ impl LocalFederation {
 
     /// `GET` on a backend's listener for health and metrics.
     pub async fn operations(&self, domain: &str, path: &str) -> Result<Answer> {
-        let operations = Api::new(&self.process(domain)?.ready.operations, "ws://unused")?.with_version(None);
+        let operations = Api::new(&self.backend(domain)?.ready.operations, "ws://unused")?.with_version(None);
         operations.get(path).await
     }
 
@@ -222,65 +280,58 @@ impl LocalFederation {
         &self.dns_address
     }
 
-    /// The process of a backend as it runs now.
-    pub fn pid(&self, domain: &str) -> Result<i32> {
-        Ok(self.process(domain)?.pid()?.as_raw_nonzero().get())
+    /// The process of a backend, or of a service, as it runs now.
+    pub fn pid(&self, name: &str) -> Result<i32> {
+        Ok(self.process(name)?.pid()?.as_raw_nonzero().get())
     }
 
     /// Registers somebody with one device.
     pub async fn user(&self, domain: &str, name: &str) -> Result<User> {
-        let process = self.process(domain)?;
-        let mail = MailFolder::new(&process.ready.mail_dir);
-        User::register(&process.api, &mail, Person::new(name)).await?.add_device().await
+        let backend = self.backend(domain)?;
+        let mail = MailFolder::new(&backend.ready.mail_dir);
+        User::register(&backend.api, &mail, Person::new(name)).await?.add_device().await
     }
 
     /// Runs `aldis` with these arguments and the configuration of a backend, and returns its standard output.
     pub fn administer(&self, domain: &str, arguments: &[&str]) -> Result<String> {
-        let config = &self.process(domain)?.ready.config;
+        let config = &self.backend(domain)?.ready.config;
         let output = Command::new(&self.binary).args(arguments).arg("--config").arg(config).output()?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "aldis {}: {error}", arguments.join(" "));
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Sends a signal to a backend.
-    pub fn signal(&self, domain: &str, signal: Signal) -> Result<()> {
-        Ok(kill_process(self.process(domain)?.pid()?, signal)?)
+    /// Sends a signal to a backend, or to a service.
+    pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
+        Ok(kill_process(self.process(name)?.pid()?, signal)?)
     }
 
-    /// Stops a backend in its tracks; it keeps its sockets.
-    pub fn freeze(&self, domain: &str) -> Result<()> {
-        self.signal(domain, Signal::STOP)
+    /// Stops a process in its tracks; it keeps its sockets.
+    pub fn freeze(&self, name: &str) -> Result<()> {
+        self.signal(name, Signal::STOP)
     }
 
-    /// Lets a frozen backend go on.
-    pub fn thaw(&self, domain: &str) -> Result<()> {
-        self.signal(domain, Signal::CONT)
+    /// Lets a frozen process go on.
+    pub fn thaw(&self, name: &str) -> Result<()> {
+        self.signal(name, Signal::CONT)
     }
 
     /// `kill -9`; returns when the process is gone.
-    pub async fn kill(&mut self, domain: &str) -> Result<()> {
-        self.signal(domain, Signal::KILL)?;
-        let process = self.processes.get_mut(domain).with_context(|| format!("no backend {domain}"))?;
+    pub async fn kill(&mut self, name: &str) -> Result<()> {
+        self.signal(name, Signal::KILL)?;
+        let process = self.processes.get_mut(name).with_context(|| format!("no process {name}"))?;
         if let Some(child) = &mut process.child {
             child.wait()?;
             return Ok(());
         }
-        let pid = process.pid()?;
-        eventually("the end of a killed process", async || {
-            // `up` has to notice and reap it; a zombie holds neither ports nor files.
-            ensure!(test_kill_process(pid).is_err() || is_zombie(pid), "process {pid:?} is still there");
-            Ok(())
-        })
-        .await
+        gone(process.pid()?).await
     }
 
-    /// Starts a killed backend again with the command of the ready file, and waits until it serves.
-    pub async fn restart(&mut self, domain: &str) -> Result<()> {
-        let log = self.folder.path().join(format!("{domain}-restarted.log"));
-        let process = self.processes.get_mut(domain).with_context(|| format!("no backend {domain}"))?;
-        let [program, arguments @ ..] = process.ready.command.as_slice() else { bail!("empty command") };
-        let log = std::fs::File::options().create(true).append(true).open(log)?;
+    /// Starts a killed process again with the command of the ready file, and waits until its backend serves.
+    pub async fn restart(&mut self, name: &str) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let process = self.processes.get_mut(name).with_context(|| format!("no process {name}"))?;
+        let [program, arguments @ ..] = process.command.as_slice() else { bail!("empty command") };
         let child = Command::new(program)
             .args(arguments)
             .current_dir("/")
@@ -290,7 +341,8 @@ impl LocalFederation {
             .stderr(log)
             .spawn()?;
         process.child = Some(child);
-        self.wait_for(domain).await
+        let domain = process.domain.clone();
+        self.wait_for(&domain).await
     }
 
     /// Waits until a backend says that it can serve.
@@ -299,44 +351,61 @@ impl LocalFederation {
         within(START, "a backend that is ready", ready).await.map(drop)
     }
 
-    /// Asks `up` to stop as Ctrl-C does, and checks that nothing is left of what it started.
+    /// Asks everything to stop as Ctrl-C does, and checks that nothing is left.
     pub async fn stop(mut self) -> Result<()> {
-        let pids: Vec<i32> = self.processes.values().map(|process| process.ready.pid).chain([self.dns_pid]).collect();
+        let pids: Vec<i32> = self.processes.values().map(|process| process.first_pid).chain([self.dns_pid]).collect();
         self.end(Signal::INT)?;
         for pid in pids.into_iter().filter_map(Pid::from_raw) {
-            within(STOP, "the end of a process that `up` started", async || {
-                ensure!(test_kill_process(pid).is_err() || is_zombie(pid), "process {pid:?} is still there");
-                Ok(())
-            })
-            .await?;
+            gone(pid).await?;
         }
         Ok(())
     }
 
     fn end(&mut self, signal: Signal) -> Result<()> {
         for process in self.processes.values_mut() {
-            // A frozen process would not hear `up`.
+            // A frozen process would not hear its leader.
             let _ = process.pid().map(|pid| kill_process(pid, Signal::CONT));
             if let Some(mut child) = process.child.take() {
                 let _ = child.kill();
                 child.wait()?;
             }
         }
-        if self.up.try_wait()?.is_some() {
-            return Ok(());
-        }
-        kill_process(Pid::from_child(&self.up), signal)?;
-        let deadline = std::time::Instant::now() + STOP;
-        while self.up.try_wait()?.is_none() {
-            if std::time::Instant::now() > deadline {
-                self.up.kill()?;
-                self.up.wait()?;
-                bail!("`aldis local up` did not stop within {STOP:?}");
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        // The one with the DNS server last.
+        while let Some(leader) = self.leaders.pop() {
+            end_leader(leader, signal)?;
         }
         Ok(())
     }
+}
+
+fn named<'a>(domains: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    domains.into_iter().flat_map(|domain| ["--domain".to_owned(), domain.clone()]).collect()
+}
+
+fn end_leader(mut leader: Child, signal: Signal) -> Result<()> {
+    if leader.try_wait()?.is_some() {
+        return Ok(());
+    }
+    kill_process(Pid::from_child(&leader), signal)?;
+    let deadline = std::time::Instant::now() + STOP;
+    while leader.try_wait()?.is_none() {
+        if std::time::Instant::now() > deadline {
+            leader.kill()?;
+            leader.wait()?;
+            bail!("`aldis local` did not stop within {STOP:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Waits until a process is gone. Its leader has to notice and reap it; a zombie holds neither ports nor files.
+async fn gone(pid: Pid) -> Result<()> {
+    within(STOP, "the end of a process", async || {
+        ensure!(test_kill_process(pid).is_err() || is_zombie(pid), "process {pid:?} is still there");
+        Ok(())
+    })
+    .await
 }
 
 impl Drop for LocalFederation {
@@ -345,8 +414,7 @@ impl Drop for LocalFederation {
             eprintln!("stopping the local federation: {error:#}");
         }
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default();
-            eprintln!("--- output of `aldis local up`\n{log}");
+            eprintln!("--- output of `aldis local`\n{}", std::fs::read_to_string(self.log()).unwrap_or_default());
         }
     }
 }
