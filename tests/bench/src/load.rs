@@ -159,7 +159,8 @@ async fn post(flow: &Flow, plan: &Plan, most: u64, start: Instant, place: (u64, 
     Ok(sent)
 }
 
-type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+/// An open socket.
+pub(crate) type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Opens a reader's socket.
 pub(crate) async fn open(reader: &User) -> Result<Stream> {

@@ -70,6 +70,10 @@ fn main() -> Result<()> {
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
+    if let Some(file) = &arguments.table {
+        // Better now than after all the work.
+        report::frame(file)?;
+    }
     let report = measure(&arguments).await?;
     let json = serde_json::to_string_pretty(&report)?;
     if let Some(file) = &arguments.json {
@@ -84,7 +88,7 @@ async fn run(arguments: Arguments) -> Result<()> {
 
 async fn measure(arguments: &Arguments) -> Result<Report> {
     eprintln!("starting {ALPHA} and {BETA}");
-    let crowd = Crowd::gather(arguments.binary.clone(), arguments.pairs, arguments.group).await?;
+    let mut crowd = Crowd::gather(arguments.binary.clone(), arguments.pairs, arguments.group).await?;
     let limits = Plan {
         time: Duration::from_secs(arguments.seconds.into()),
         messages: arguments.messages,
@@ -93,18 +97,18 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     };
     let light = Plan { pace: Pace::PerSecond(arguments.rate), ..limits };
 
+    let idle = if arguments.sockets == 0 {
+        None
+    } else {
+        eprintln!("{} idle sockets", arguments.sockets);
+        Some(sockets::measure(&mut crowd, arguments.sockets).await?)
+    };
     eprintln!("one to one, saturated");
     let saturated = crowd.measure(&crowd.pairs, &limits).await?;
     eprintln!("one to one, {} messages per second", arguments.rate);
     let steady = crowd.measure(&crowd.pairs, &light).await?;
     eprintln!("group of {}", crowd.group.readers.len() + 1);
     let group = crowd.measure(std::slice::from_ref(&crowd.group), &limits).await?;
-    let idle = if arguments.sockets == 0 {
-        None
-    } else {
-        eprintln!("{} idle sockets", arguments.sockets);
-        Some(sockets::measure(&crowd, arguments.sockets).await?)
-    };
     let report = Report {
         machine: Machine::this(),
         commit: report::commit(),

@@ -38,7 +38,9 @@ async fn register(federation: &LocalFederation, domain: &str, count: usize) -> R
 impl Crowd {
     /// Starts both backends and brings everybody together.
     pub(crate) async fn gather(binary: Option<PathBuf>, pairs: u16, group: u16) -> Result<Self> {
-        let options = Options { binary, ..Options::of(&[ALPHA, BETA]) };
+        // A few people open all the idle sockets.
+        let settings = "[notifications]\nsockets_per_user = 100000\n".to_owned();
+        let options = Options { binary, settings, ..Options::of(&[ALPHA, BETA]) };
         let federation = LocalFederation::start(&options).await?;
         let each = usize::from(pairs).max(usize::from(group.div_ceil(2)));
         eprintln!("registering {each} people on each backend");
@@ -60,6 +62,12 @@ impl Crowd {
     /// The process of a backend.
     pub(crate) fn pid(&self, domain: &str) -> Result<i32> {
         self.federation.pid(domain)
+    }
+
+    /// Replaces the process of a backend.
+    pub(crate) async fn start_again(&mut self, domain: &str) -> Result<()> {
+        self.federation.kill(domain).await?;
+        self.federation.restart(domain).await
     }
 
     /// People with devices, of one backend.

@@ -151,23 +151,30 @@ impl Report {
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "\nIdle socket: {:.1} KiB resident ({} sockets, {} MiB before, {} MiB with them).",
+                "\nIdle socket: {:.1} KiB resident in the process ({} MiB with {} sockets, {} MiB with {}).",
                 idle.kib_per_socket,
-                idle.sockets,
-                idle.before_kib / 1024,
-                idle.during_kib / 1024
+                idle.first_kib / 1024,
+                idle.first_sockets,
+                idle.all_kib / 1024,
+                idle.sockets
             );
         }
         text
     }
 }
 
-/// Replaces what is between the markers of a file; the file must have both.
-pub(crate) fn rewrite_table(file: &Path, report: &Report) -> Result<()> {
+/// What is in a file around the table.
+pub(crate) fn frame(file: &Path) -> Result<(String, String)> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let missing = || format!("{} has no {BEGIN} … {END}", file.display());
     let (head, rest) = text.split_once(BEGIN).with_context(missing)?;
     let (_, tail) = rest.split_once(END).with_context(missing)?;
+    Ok((head.to_owned(), tail.to_owned()))
+}
+
+/// Replaces what is between the markers of a file; the file must have both.
+pub(crate) fn rewrite_table(file: &Path, report: &Report) -> Result<()> {
+    let (head, tail) = frame(file)?;
     let table = report.table();
     std::fs::write(file, format!("{head}{BEGIN}\n{table}{END}{tail}"))?;
     Ok(())
