@@ -133,6 +133,17 @@ async fn a_backend_with_a_wrong_certificate_is_refused_where_it_calls() -> Resul
 }
 
 #[tokio::test]
+async fn a_backend_that_cannot_be_found_is_refused_where_it_calls() -> Result<()> {
+    let federation = Federation::start(&[ALPHA, BETA]).await?;
+    let ann = federation.user(ALPHA, "Ann").await?;
+    // Nobody can check who calls when the caller's domain has no record.
+    federation.dns().set_federator(ALPHA, &[])?;
+    let refused = profile_error(&ann, BETA, 533, "federation-remote-error").await?;
+    ensure!(refused["inner"]["label"] == "invalid-domain", "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_is_not_listed_there_sees_that_it_was_the_other_side() -> Result<()> {
     let federation = Federation::with(Setup::of(&[ALPHA, BETA]).unlisted(ALPHA, BETA)).await?;
     let ann = federation.user(ALPHA, "Ann").await?;

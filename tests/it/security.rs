@@ -536,6 +536,34 @@ async fn one_backend_cannot_use_up_what_is_for_all() -> Result<()> {
 }
 
 #[tokio::test]
+async fn who_asks_too_often_is_told_to_wait() -> Result<()> {
+    let throttled = "[client.throttle]\nenabled = true\nopen_burst = 30\nuser_per_second = 1\nuser_burst = 10";
+    let federation = Federation::with(Setup::of(&[ALPHA]).configure(ALPHA, throttled)).await?;
+    let ann = federation.account(ALPHA, "Ann").await?;
+    let ben = federation.account(ALPHA, "Ben").await?;
+    let statuses = async |user: &User| -> Result<Vec<u16>> {
+        let ask = || async { anyhow::Ok(user.get("/self").await?.status) };
+        futures::future::try_join_all((0..40).map(|_| ask())).await
+    };
+    let seen = statuses(&ann).await?;
+    ensure!(seen.contains(&420) && seen.contains(&200), "{seen:?}");
+    // Others are not affected by it.
+    ben.get("/self").await?.expect(200)?;
+    let api = federation.api(ALPHA)?;
+    let guess = json!({ "email": "nobody@mail.test", "password": "guessing away" });
+    let mut guesses = Vec::new();
+    for _ in 0..40 {
+        guesses.push(api.post("/login", &guess).await?.status);
+    }
+    ensure!(guesses.last() == Some(&420), "{guesses:?}");
+    // Apps ask this before everything else.
+    for _ in 0..40 {
+        api.get("/api-version").await?.expect(200)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn tokens_of_another_backend_or_kind_are_worth_nothing() -> Result<()> {
     let Pair { federation: _federation, ann, bob, .. } = Pair::connected().await?;
     let refused = async |user: &User, token: &str| {
