@@ -278,7 +278,10 @@ async fn large_messages_and_shared_bytes_cross() -> Result<()> {
     }
     let path = path_of(&bob.one_to_one(&ann.id), "/proteus/messages");
     let body = aldis_harness::client::Body::Bytes(aldis_harness::client::PROTOBUF, Bytes::from(vec![0; 42 << 20]));
-    ann.request(http::Method::POST, &path, body).await?.expect(413)?;
+    // Too much: the backend answers before it has read everything, and may hang up on who goes on writing.
+    if let Ok(answer) = ann.request(http::Method::POST, &path, body).await {
+        answer.expect(413)?;
+    }
     Ok(())
 }
 
