@@ -16,11 +16,10 @@ use super::{
 };
 use crate::config::Config;
 
-/// Starts every backend of `folder`, those named by `options` included, and stays until asked to stop.
+/// Starts the backends of `folder` (those that `options` names, or all) and stays until asked to stop.
 pub(crate) async fn run(folder: &Folder, options: &init::Options, ready_file: Option<&Path>) -> Result<()> {
     let state = init::run(folder, options).await?;
-    let backends = state.backends.clone();
-    ensure!(!backends.is_empty(), "there are no backends to start");
+    let backends = chosen(&state, &options.domains)?;
     for backend in &backends {
         is_free(folder, &backend.domain)?;
         keeps_its_ports(folder, backend)?;
@@ -42,6 +41,14 @@ pub(crate) async fn run(folder: &Folder, options: &init::Options, ready_file: Op
     stop_all(started).await;
     logs.finish();
     outcome.map(drop)
+}
+
+/// The backends to start: those named, else all.
+fn chosen(state: &State, named: &[Domain]) -> Result<Vec<Backend>> {
+    let chosen = |backend: &&Backend| named.is_empty() || named.contains(&backend.domain);
+    let backends: Vec<Backend> = state.backends.iter().filter(chosen).cloned().collect();
+    ensure!(!backends.is_empty(), "there are no backends to start");
+    Ok(backends)
 }
 
 /// Refuses to start what runs already.
