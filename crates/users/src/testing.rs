@@ -187,7 +187,11 @@ impl tower::Service<Request<tonic::body::Body>> for Egress {
     }
 
     fn call(&mut self, mut request: Request<tonic::body::Body>) -> Self::Future {
-        let target: Domain = request.headers().get(metadata::TARGET_DOMAIN).unwrap().to_str().unwrap().parse().unwrap();
+        let Some(target) = request.headers().get(metadata::TARGET_DOMAIN) else {
+            // Asked of the federator itself, which knows nothing here.
+            return async { Ok(Status::unimplemented("no federator").into_http()) }.boxed();
+        };
+        let target: Domain = target.to_str().unwrap().parse().unwrap();
         self.network.calls.lock().unwrap().push(request.uri().path().to_owned());
         let routes = self.network.backends.lock().unwrap().get(&target).cloned();
         request.extensions_mut().insert(Origin::proven(self.from.clone()));
