@@ -109,7 +109,7 @@ pub(crate) struct UpdateBody {
 }
 
 #[derive(Default, Deserialize)]
-struct RemoveBody {
+pub(crate) struct RemoveBody {
     password: Option<Password>,
 }
 

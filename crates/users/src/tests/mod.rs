@@ -1,5 +1,6 @@
 //! The service as a whole: its start, what it answers at start-up, and what other backends may do.
 
 mod federation;
+#[cfg(feature = "golden")]
 mod golden;
 mod start;
