@@ -89,13 +89,13 @@ fn write(body: &mut Vec<u8>, stored: &Stored) {
     body.extend_from_slice(b"]}");
 }
 
-fn render(stored: &Stored) -> Vec<u8> {
+pub(super) fn render(stored: &Stored) -> Vec<u8> {
     let mut body = Vec::with_capacity(stored.event.len() + AROUND);
     write(&mut body, stored);
     body
 }
 
-fn render_page(page: &Page, now: Timestamp) -> Vec<u8> {
+pub(super) fn render_page(page: &Page, now: Timestamp) -> Vec<u8> {
     let events: usize = page.notifications.iter().map(|stored| stored.event.len() + AROUND).sum();
     let mut body = Vec::with_capacity(events + AROUND);
     body.extend_from_slice(br#"{"notifications":["#);

@@ -6,6 +6,8 @@
 //! their ids. Not here: who gets what, which the calling service decides.
 
 mod error;
+#[cfg(all(test, feature = "golden"))]
+mod golden;
 pub(crate) mod grpc;
 pub(crate) mod http;
 mod sequencer;
