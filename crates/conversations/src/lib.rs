@@ -13,6 +13,8 @@ mod events;
 mod features;
 mod federated;
 mod federation;
+#[cfg(all(test, feature = "golden"))]
+mod golden;
 mod groups;
 mod in_progress;
 mod messages;

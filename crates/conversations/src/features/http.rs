@@ -32,7 +32,7 @@ const OFF: [&str; 18] = [
     "validateSAMLemails",
 ];
 
-fn feature(status: &str, lock: &str, config: Option<Value>) -> Value {
+pub(crate) fn feature(status: &str, lock: &str, config: Option<Value>) -> Value {
     let mut feature = json!({ "status": status, "lockStatus": lock, "ttl": "unlimited" });
     if let Some(config) = config {
         feature["config"] = config;

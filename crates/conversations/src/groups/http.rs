@@ -95,10 +95,10 @@ impl CreateBody {
 }
 
 #[derive(Serialize)]
-struct Created<'a> {
+pub(crate) struct Created<'a> {
     #[serde(flatten)]
-    conversation: ConversationJson<'a>,
-    failed_to_add: BTreeSet<Qualified<UserId>>,
+    pub conversation: ConversationJson<'a>,
+    pub failed_to_add: BTreeSet<Qualified<UserId>>,
 }
 
 /// `POST /conversations`.
@@ -149,10 +149,10 @@ pub(crate) struct ListBody {
 }
 
 #[derive(Serialize)]
-struct Listed<'a> {
-    found: Vec<ConversationJson<'a>>,
-    not_found: Vec<Qualified<ConversationId>>,
-    failed: Vec<Qualified<ConversationId>>,
+pub(crate) struct Listed<'a> {
+    pub found: Vec<ConversationJson<'a>>,
+    pub not_found: Vec<Qualified<ConversationId>>,
+    pub failed: Vec<Qualified<ConversationId>>,
 }
 
 /// `POST /conversations/list`.
@@ -383,9 +383,9 @@ pub(crate) async fn typing(
 }
 
 #[derive(Serialize)]
-struct RoleJson {
-    conversation_role: RoleName,
-    actions: Vec<Right>,
+pub(crate) struct RoleJson {
+    pub conversation_role: RoleName,
+    pub actions: Vec<Right>,
 }
 
 /// `GET /conversations/{id}/roles`. The roles are the same in every conversation; only a member is told.
