@@ -42,13 +42,13 @@ test-client: tests/client/node_modules ## the real JavaScript client against two
 	$(CARGO) build $(CARGO_FLAGS) -p aldis
 	cd tests/client && ALDIS_BIN=$(ALDIS)/debug/aldis npm test
 
-test-golden: ## our types against golden JSON: GOLDEN=folder
-	@test -d '$(GOLDEN)' || { echo 'GOLDEN names the folder with the golden files' >&2; exit 2; }
-	ALDIS_GOLDEN='$(abspath $(GOLDEN))' $(CARGO) test $(CARGO_FLAGS) -p aldis-it golden
+test-golden: ## our types against golden JSON: GOLDEN=folder with golden/ and golden-federation/
+	@test -d '$(GOLDEN)/golden' || { echo 'GOLDEN names the folder with golden/ and golden-federation/' >&2; exit 2; }
+	ALDIS_GOLDEN='$(abspath $(GOLDEN))' CARGO='$(CARGO)' scripts/test-golden.sh $(CARGO_FLAGS)
 
 check: structure ## formatting, lints as errors, structure rules
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets --all-features -- -D warnings
 
 structure: ## who may depend on whom
 	scripts/check-structure.sh

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Runs the golden tests on the samples in ALDIS_GOLDEN; arguments go to cargo. Fails when a crate that has such tests ran none.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${ALDIS_GOLDEN:?names the folder with golden/ and golden-federation/}"
+crates=(golden users conversations notifications)
+features="$(printf 'aldis-%s/golden ' "${crates[@]}")"
+export CARGO_TERM_COLOR=never
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
+
+# The whole workspace, because a selection would give dependencies other features and build them a second time.
+"${CARGO:-cargo}" test "$@" --workspace --lib --features "$features" golden -- --show-output 2>&1 | tee "$log"
+
+for crate in "${crates[@]}"; do
+    awk -v name="/aldis_$crate-" '
+        / Running / { here = index($0, name) }
+        here && /^test result: ok\. [1-9]/ { ran = 1 }
+        END { exit !ran }' "$log" || { printf 'no golden test of %s ran\n' "$crate" >&2; exit 1; }
+done
