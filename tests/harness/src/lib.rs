@@ -7,6 +7,7 @@ pub mod collector;
 pub mod dns;
 pub mod local;
 pub mod pki;
+mod ports;
 pub mod rogue;
 mod settings;
 pub mod wait;

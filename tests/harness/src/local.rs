@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Answer, Api, MailFolder, Person, User},
+    ports::Block,
     settings,
     wait::within,
 };
@@ -76,6 +77,8 @@ struct ReadyDns {
 pub struct LocalFederation {
     binary: PathBuf,
     folder: TempDir,
+    /// Held until everything has ended.
+    _ports: Block,
     /// The one that started the DNS server first.
     leaders: Vec<Child>,
     dns_address: String,
@@ -153,8 +156,10 @@ impl LocalFederation {
         let binary = options.binary.clone().map_or_else(binary, Ok)?;
         let folder = TempDir::with_prefix("aldis-it-")?;
         let dir = folder.path().join("federation");
+        let ports = Block::take()?;
+        let base_port = ports.base().to_string();
         let init = Command::new(&binary)
-            .args(["local", "init", "--base-port", "0", "--throttle", "off", "--dir"])
+            .args(["local", "init", "--base-port", &base_port, "--throttle", "off", "--dir"])
             .arg(&dir)
             .args(named(&options.domains))
             .output()
@@ -166,6 +171,7 @@ impl LocalFederation {
         let mut federation = Self {
             binary,
             folder,
+            _ports: ports,
             leaders: Vec::new(),
             dns_address: String::new(),
             dns_pid: 0,
@@ -342,7 +348,15 @@ impl LocalFederation {
             .spawn()?;
         process.child = Some(child);
         let domain = process.domain.clone();
-        self.wait_for(&domain).await
+        let started = self.wait_for(&domain).await;
+        started.with_context(|| format!("starting {name} again; the log ends:\n{}", self.end_of_log()))
+    }
+
+    fn end_of_log(&self) -> String {
+        const LINES: usize = 40;
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
 
     /// Waits until a backend says that it can serve.
