@@ -16,29 +16,34 @@ pub trait Fault: Error + Send + Sync + 'static {
     /// The row of the label table.
     fn label(&self) -> Label;
 
+    /// The fault inside that this one passes on. What is not said here is taken from it, its label excepted.
+    fn passes_on(&self) -> Option<&dyn Fault> {
+        None
+    }
+
     /// A text better than the row's; must not hold secrets.
     fn message(&self) -> Option<Cow<'static, str>> {
-        None
+        self.passes_on()?.message()
     }
 
     /// A body that replaces the usual one (the few deviating answers, e.g. `unreachable_backends`).
     fn body(&self) -> Option<Value> {
-        None
+        self.passes_on()?.body()
     }
 
     /// For failures of a federated call: `data` of the body.
     fn federation_domain(&self) -> Option<String> {
-        None
+        self.passes_on()?.federation_domain()
     }
 
     /// For failures of a federated call: `inner` of the body, the other side's own label and text.
     fn inner(&self) -> Option<(String, String)> {
-        None
+        self.passes_on()?.inner()
     }
 
     /// Seconds for `Retry-After`.
     fn retry_after(&self) -> Option<u64> {
-        None
+        self.passes_on()?.retry_after()
     }
 }
 

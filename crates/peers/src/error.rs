@@ -1,6 +1,6 @@
 //! Failures of calls to other backends, classified by hop.
 
-use aldis_api::{Label, label};
+use aldis_api::{Fault, Label, label};
 use aldis_proto::{
     error,
     federation::v1::{ErrorDetail, Hop},
@@ -105,5 +105,19 @@ impl PeerError {
     /// Our own policy refused: asking again is pointless until it changes.
     pub fn is_denied(&self) -> bool {
         matches!(&self.kind, PeerErrorKind::Hop { label, .. } if *label == label::FEDERATION_DENIED.label)
+    }
+}
+
+impl Fault for PeerError {
+    fn label(&self) -> Label {
+        self.label()
+    }
+
+    fn federation_domain(&self) -> Option<String> {
+        Some(self.domain.to_string())
+    }
+
+    fn inner(&self) -> Option<(String, String)> {
+        self.inner()
     }
 }

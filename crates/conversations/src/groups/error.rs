@@ -81,6 +81,13 @@ impl Fault for GroupError {
         }
     }
 
+    fn passes_on(&self) -> Option<&dyn Fault> {
+        match self {
+            Self::Peer(error) => Some(error),
+            _ => None,
+        }
+    }
+
     fn message(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::ActionDenied(action) => Some(format!("Insufficient authorization (missing {action})").into()),
@@ -100,15 +107,7 @@ impl Fault for GroupError {
     fn federation_domain(&self) -> Option<String> {
         match self {
             Self::Denied(domain) => Some(domain.to_string()),
-            Self::Peer(error) => Some(error.domain.to_string()),
-            _ => None,
-        }
-    }
-
-    fn inner(&self) -> Option<(String, String)> {
-        match self {
-            Self::Peer(error) => error.inner(),
-            _ => None,
+            _ => self.passes_on()?.federation_domain(),
         }
     }
 

@@ -6,7 +6,6 @@ use aldis_api::{Fault, Label, label};
 use aldis_peers::PeerError;
 use aldis_storage::StoreError;
 use aldis_types::Domain;
-use serde_json::Value;
 
 use super::wire::InvalidMessage;
 use crate::{groups::error::GroupError, users::UsersError};
@@ -55,39 +54,17 @@ impl Fault for MessageError {
         }
     }
 
+    fn passes_on(&self) -> Option<&dyn Fault> {
+        match self {
+            Self::Group(error) => Some(error),
+            _ => None,
+        }
+    }
+
     fn message(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Group(error) => error.message(),
             Self::Invalid(error) => Some(Cow::Borrowed(error.0)),
-            Self::UnknownClient | Self::TooLarge => None,
-        }
-    }
-
-    fn body(&self) -> Option<Value> {
-        match self {
-            Self::Group(error) => error.body(),
-            _ => None,
-        }
-    }
-
-    fn federation_domain(&self) -> Option<String> {
-        match self {
-            Self::Group(error) => error.federation_domain(),
-            _ => None,
-        }
-    }
-
-    fn inner(&self) -> Option<(String, String)> {
-        match self {
-            Self::Group(error) => error.inner(),
-            _ => None,
-        }
-    }
-
-    fn retry_after(&self) -> Option<u64> {
-        match self {
-            Self::Group(error) => error.retry_after(),
-            _ => None,
+            _ => self.passes_on()?.message(),
         }
     }
 }

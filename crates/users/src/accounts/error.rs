@@ -78,21 +78,14 @@ impl Fault for AccountError {
     fn message(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Invalid(what) => Some(Cow::Borrowed(what)),
-            Self::Auth(error) => error.message(),
-            _ => None,
+            _ => self.passes_on()?.message(),
         }
     }
 
-    fn federation_domain(&self) -> Option<String> {
+    fn passes_on(&self) -> Option<&dyn Fault> {
         match self {
-            Self::Peer(error) => Some(error.domain.to_string()),
-            _ => None,
-        }
-    }
-
-    fn inner(&self) -> Option<(String, String)> {
-        match self {
-            Self::Peer(error) => error.inner(),
+            Self::Peer(error) => Some(error),
+            Self::Auth(error) => Some(error),
             _ => None,
         }
     }
@@ -100,8 +93,7 @@ impl Fault for AccountError {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::TooManyCodes(wait) => Some(wait.as_secs().max(1)),
-            Self::Auth(error) => error.retry_after(),
-            _ => None,
+            _ => self.passes_on()?.retry_after(),
         }
     }
 }

@@ -62,28 +62,14 @@ impl Fault for ClientError {
     fn message(&self) -> Option<std::borrow::Cow<'static, str>> {
         match self {
             Self::Invalid(what) => Some((*what).into()),
-            Self::Auth(error) => error.message(),
-            _ => None,
+            _ => self.passes_on()?.message(),
         }
     }
 
-    fn federation_domain(&self) -> Option<String> {
+    fn passes_on(&self) -> Option<&dyn Fault> {
         match self {
-            Self::Peer(error) => Some(error.domain.to_string()),
-            _ => None,
-        }
-    }
-
-    fn inner(&self) -> Option<(String, String)> {
-        match self {
-            Self::Peer(error) => error.inner(),
-            _ => None,
-        }
-    }
-
-    fn retry_after(&self) -> Option<u64> {
-        match self {
-            Self::Auth(error) => error.retry_after(),
+            Self::Peer(error) => Some(error),
+            Self::Auth(error) => Some(error),
             _ => None,
         }
     }

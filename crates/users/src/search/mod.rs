@@ -47,16 +47,9 @@ impl Fault for SearchError {
         }
     }
 
-    fn federation_domain(&self) -> Option<String> {
+    fn passes_on(&self) -> Option<&dyn Fault> {
         match self {
-            Self::Peer(error) => Some(error.domain.to_string()),
-            _ => None,
-        }
-    }
-
-    fn inner(&self) -> Option<(String, String)> {
-        match self {
-            Self::Peer(error) => error.inner(),
+            Self::Peer(error) => Some(error),
             _ => None,
         }
     }
