@@ -6,11 +6,12 @@ LOCAL ?= .local
 READY ?= $(LOCAL)/ready.json
 CARGO_TARGET_DIR ?= target
 ALDIS = $(abspath $(CARGO_TARGET_DIR))
+SECONDS ?= 60
 WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat clean-local test test-unit test-it test-client test-golden check structure fmt deny bench bench-parts
+.PHONY: help run chat clean-local test test-unit test-it test-client test-golden fuzz check structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +42,10 @@ tests/client/node_modules: tests/client/package.json tests/client/package-lock.j
 test-client: tests/client/node_modules ## the real JavaScript client against two backends (Node 20)
 	$(CARGO) build $(CARGO_FLAGS) -p aldis
 	cd tests/client && ALDIS_BIN=$(ALDIS)/debug/aldis npm test
+
+fuzz: ## search longer for input from outside that is read wrongly: SECONDS=60 for each target
+	BOLERO_RANDOM_TEST_TIME_MS=$$(($(SECONDS) * 1000)) BOLERO_RANDOM_ITERATIONS=1000000000 \
+		$(CARGO) test $(CARGO_FLAGS) --workspace --exclude aldis-it --lib -- fuzz:: --test-threads=2
 
 test-golden: ## our types against golden JSON: GOLDEN=folder with golden/ and golden-federation/
 	@test -d '$(GOLDEN)/golden' || { echo 'GOLDEN names the folder with golden/ and golden-federation/' >&2; exit 2; }

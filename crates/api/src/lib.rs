@@ -18,4 +18,6 @@ pub use extract::{Json, Path, Query};
 pub use label::Label;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -13,6 +13,8 @@ mod events;
 mod features;
 mod federated;
 mod federation;
+#[cfg(test)]
+mod fuzz;
 #[cfg(all(test, feature = "golden"))]
 mod golden;
 mod groups;

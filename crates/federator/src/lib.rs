@@ -30,6 +30,8 @@ use aldis_proto::{
     channel::{self, Channel},
     internal::v1::peer_states_server::PeerStatesServer,
 };
+#[cfg(test)]
+mod fuzz;
 use aldis_runtime::{SharedClock, SharedRandom};
 use aldis_types::Domain;
 use tokio::task::JoinSet;

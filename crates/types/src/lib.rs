@@ -28,4 +28,6 @@ pub use time::{InvalidTimestamp, Timestamp};
 pub use user::{AssetSize, Profile, ProfileAsset};
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -12,6 +12,9 @@ mod throttle;
 mod version;
 
 #[cfg(test)]
+pub(crate) use version::strip as strip_version;
+
+#[cfg(test)]
 mod tests;
 
 use std::{

@@ -6,7 +6,7 @@ use crate::{ApiVersion, HttpError, label};
 
 /// Takes the prefix off. Without one, a request is of the lowest version. Versions that we don't speak, and anything
 /// below `/vN/i/`, are answered 404 `unsupported-version`.
-pub(super) fn strip(uri: &Uri) -> Result<(Option<Uri>, ApiVersion), HttpError> {
+pub(crate) fn strip(uri: &Uri) -> Result<(Option<Uri>, ApiVersion), HttpError> {
     let path = uri.path();
     let Some((version, rest)) = split(path) else { return Ok((None, ApiVersion::MIN)) };
     let spoken =

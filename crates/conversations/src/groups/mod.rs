@@ -7,7 +7,7 @@ pub(crate) mod error;
 pub(crate) mod http;
 mod invites;
 pub(crate) mod json;
-mod list;
+pub(crate) mod list;
 pub(crate) mod model;
 mod owner;
 mod rules;

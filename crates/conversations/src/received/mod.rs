@@ -4,6 +4,8 @@
 //! it lets act must be a member that we know, and whatever it says reaches [`store::StoredRecipients`] alone.
 
 mod changes;
+#[cfg(test)]
+mod fuzz;
 mod messages;
 pub(crate) mod store;
 #[cfg(test)]

@@ -24,7 +24,7 @@ const CREATE: &str = "conversation.create";
 const MESSAGE: &str = "conversation.otr-message-add";
 
 /// A backend of which only the outbox is real: it tells whatever a test wants.
-struct Teller {
+pub(super) struct Teller {
     db: Db,
     outbox: Outbox,
     _relay: JoinSet<()>,
@@ -32,7 +32,7 @@ struct Teller {
 }
 
 impl Teller {
-    async fn start(world: &World, name: &str) -> Self {
+    pub(super) async fn start(world: &World, name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&folder.path().join("aldis.db"), &DbOptions::default()).unwrap();
         db.migrate("conversations", crate::groups::store::MIGRATIONS).await.unwrap();
@@ -47,7 +47,7 @@ impl Teller {
         Self { db, outbox, _relay: relay, _folder: folder }
     }
 
-    async fn tell_raw(&self, lane: ConversationId, kind: u32, body: Vec<u8>) {
+    pub(super) async fn tell_raw(&self, lane: ConversationId, kind: u32, body: Vec<u8>) {
         let row =
             Outgoing { peer: Peer::Backend(domain("alpha.test")), lane: *lane.as_bytes(), kind, body: body.into() };
         let outbox = self.outbox.clone();
@@ -55,7 +55,7 @@ impl Teller {
         self.outbox.committed(appended);
     }
 
-    async fn tell(&self, lane: ConversationId, actor: &QualifiedUser, kind: u32, change: Change) {
+    pub(super) async fn tell(&self, lane: ConversationId, actor: &QualifiedUser, kind: u32, change: Change) {
         let event = pb::ConversationEvent {
             conversation: convert::bytes_of(lane),
             time: 1_700_000_000_000,
@@ -73,13 +73,13 @@ impl Teller {
     }
 
     /// Waits until everything was answered; how many were refused.
-    async fn refused(&self) -> i64 {
+    pub(super) async fn refused(&self) -> i64 {
         eventually("everything is answered", async || self.count("conversations_outbox").await == 0).await;
         self.count("conversations_outbox_dead").await
     }
 }
 
-fn conversation(number: u128) -> ConversationId {
+pub(super) fn conversation(number: u128) -> ConversationId {
     ConversationId::new(Uuid::from_u128(number))
 }
 
@@ -91,12 +91,12 @@ fn metadata(kind: pb::ConversationType) -> pb::Metadata {
     pb::Metadata { r#type: kind.into(), name: Some("Theirs".to_owned()), protocol: 1, ..pb::Metadata::default() }
 }
 
-fn created(members: &[&QualifiedUser]) -> Change {
+pub(super) fn created(members: &[&QualifiedUser]) -> Change {
     let metadata = Some(metadata(pb::ConversationType::Regular));
     Change::Created(pb::Created { metadata, members: members.iter().map(|user| member(user)).collect() })
 }
 
-fn added(members: &[&QualifiedUser]) -> Change {
+pub(super) fn added(members: &[&QualifiedUser]) -> Change {
     Change::MembersAdded(pb::MembersAdded {
         added: members.iter().map(|user| member(user)).collect(),
         metadata: Some(metadata(pb::ConversationType::Regular)),
@@ -104,7 +104,7 @@ fn added(members: &[&QualifiedUser]) -> Change {
     })
 }
 
-fn message(recipients: &[(&QualifiedUser, u64)]) -> Change {
+pub(super) fn message(recipients: &[(&QualifiedUser, u64)]) -> Change {
     Change::MessageSent(pb::MessageSent {
         sender_client: 1,
         recipients: recipients
@@ -121,7 +121,7 @@ fn message(recipients: &[(&QualifiedUser, u64)]) -> Change {
     })
 }
 
-async fn alpha_and_teller(world: &World) -> (Backend, Teller) {
+pub(super) async fn alpha_and_teller(world: &World) -> (Backend, Teller) {
     (world.start("alpha.test").await, Teller::start(world, "evil.test").await)
 }
 
