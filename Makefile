@@ -6,7 +6,7 @@ LOCAL ?= .local
 READY ?= $(LOCAL)/ready.json
 CARGO_TARGET_DIR ?= target
 ALDIS = $(abspath $(CARGO_TARGET_DIR))
-SECONDS ?= 60
+FUZZ_SECONDS ?= 60
 WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
@@ -43,8 +43,8 @@ test-client: tests/client/node_modules ## the real JavaScript client against two
 	$(CARGO) build $(CARGO_FLAGS) -p aldis
 	cd tests/client && ALDIS_BIN=$(ALDIS)/debug/aldis npm test
 
-fuzz: ## search longer for input from outside that is read wrongly: SECONDS=60 for each target
-	BOLERO_RANDOM_TEST_TIME_MS=$$(($(SECONDS) * 1000)) BOLERO_RANDOM_ITERATIONS=1000000000 \
+fuzz: ## search longer for input from outside that is read wrongly: FUZZ_SECONDS=60 for each target
+	BOLERO_RANDOM_TEST_TIME_MS=$$(($(FUZZ_SECONDS) * 1000)) BOLERO_RANDOM_ITERATIONS=1000000000 \
 		$(CARGO) test $(CARGO_FLAGS) --workspace --exclude aldis-it --lib -- fuzz:: --test-threads=2
 
 test-golden: ## our types against golden JSON: GOLDEN=folder with golden/ and golden-federation/
