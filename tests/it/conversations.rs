@@ -25,6 +25,15 @@ async fn sees(user: &User, conversation: &Qualified<ConversationId>, members: &[
     .await
 }
 
+/// Waits until the members see each other: another backend hears of a group a little later than its owner answers, and
+/// knows nothing of it until then.
+async fn everybody_sees(conversation: &Qualified<ConversationId>, members: &[&User]) -> Result<()> {
+    for member in members {
+        sees(member, conversation, members).await?;
+    }
+    Ok(())
+}
+
 fn ids(value: &Value) -> Result<BTreeSet<Qualified<UserId>>> {
     let list = value.as_array().with_context(|| format!("not a list: {value}"))?;
     let ids = list.iter().map(|one| {
@@ -94,6 +103,7 @@ async fn changes_reach_every_backend_in_order() -> Result<()> {
     let dora = federation.user(BETA, "Dora").await?;
     connect(&ann, &dora).await?;
     let group = ann.group("First", &[&bob.id, &cleo.id]).await?;
+    everybody_sees(&group, &[&ann, &bob, &cleo]).await?;
     let mut sockets = [bob.open_socket().await?, cleo.open_socket().await?];
     let phone = ann.on_another_device().await?;
     let mut own = phone.open_socket().await?;
@@ -143,6 +153,7 @@ async fn changes_reach_every_backend_in_order() -> Result<()> {
 async fn an_admin_of_another_backend_may_change_a_group() -> Result<()> {
     let Three { federation, ann, bob, cleo } = Three::connected().await?;
     let group = ann.group("Admins", &[&bob.id, &cleo.id]).await?;
+    everybody_sees(&group, &[&ann, &bob, &cleo]).await?;
     let eve = federation.user(BETA, "Eve").await?;
     connect(&bob, &eve).await?;
     for (actor, action) in [(&bob, "modify_conversation_name"), (&cleo, "modify_conversation_name")] {
