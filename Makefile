@@ -7,6 +7,8 @@ READY ?= $(LOCAL)/ready.json
 CARGO_TARGET_DIR ?= target
 ALDIS = $(abspath $(CARGO_TARGET_DIR))
 FUZZ_SECONDS ?= 60
+# Starts a command line with a Node of version 20 or later, which is fetched when the machine has none.
+WITH_NODE = PATH="$$(scripts/node.sh):$$PATH" &&
 WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
@@ -21,7 +23,7 @@ run: ## build and run two federated backends on this machine; prints a guide
 	@exec $(ALDIS)/debug/aldis local up --dir '$(LOCAL)' --ready-file '$(READY)'
 
 chat: tests/client/node_modules ## write messages in the terminal: ME=ann@alpha.test WITH=bob@beta.test (while `make run` runs)
-	@exec node tests/client/src/chat.js --ready '$(abspath $(READY))' --me '$(ME)' --with '$(WITH)'
+	@$(WITH_NODE) exec node tests/client/src/chat.js --ready '$(abspath $(READY))' --me '$(ME)' --with '$(WITH)'
 
 clean-local: ## remove the backends of `make run` and all their data
 	$(CARGO) run $(CARGO_FLAGS) -q -p aldis -- local clean --dir '$(LOCAL)'
@@ -36,12 +38,12 @@ test-it: ## whole backends only
 	$(CARGO) test $(CARGO_FLAGS) -p aldis-it
 
 tests/client/node_modules: tests/client/package.json tests/client/package-lock.json
-	cd tests/client && npm ci
+	$(WITH_NODE) cd tests/client && npm ci
 	@touch $@
 
-test-client: tests/client/node_modules ## the real JavaScript client against two backends (Node 20)
+test-client: tests/client/node_modules ## the real JavaScript client against two backends
 	$(CARGO) build $(CARGO_FLAGS) -p aldis
-	cd tests/client && ALDIS_BIN=$(ALDIS)/debug/aldis npm test
+	$(WITH_NODE) cd tests/client && ALDIS_BIN=$(ALDIS)/debug/aldis npm test
 
 fuzz: ## search longer for input from outside that is read wrongly: FUZZ_SECONDS=60 for each target
 	BOLERO_RANDOM_TEST_TIME_MS=$$(($(FUZZ_SECONDS) * 1000)) BOLERO_RANDOM_ITERATIONS=1000000000 \
