@@ -48,6 +48,7 @@ const { Account, MessageBuilder } = require('@wireapp/core');
 const { APIClient } = require('@wireapp/api-client');
 const { ClientType } = require('@wireapp/api-client/lib/client');
 const { MemoryEngine } = require('@wireapp/store-engine');
+const { GenericMessage } = require('@wireapp/protocol-messaging');
 lookLikeABrowser();
 
-export { Account, APIClient, ClientType, MemoryEngine, MessageBuilder };
+export { Account, APIClient, ClientType, GenericMessage, MemoryEngine, MessageBuilder };

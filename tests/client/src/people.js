@@ -1,5 +1,6 @@
 // Makes people for a test: each a worker process with an account and a client of its own.
 
+import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 
 import { WorkerProcess } from './worker-process.js';
@@ -75,6 +76,20 @@ export class TestPerson {
 
   send(conversation, text, recipients) {
     return this.worker.call('sendText', { conversation, text, recipients });
+  }
+
+  /** Sends a payload of any kind (`payloads.js`); settles with its id. */
+  async tell(conversation, payload) {
+    const { messageId, state } = await this.worker.call('sendPayload', { conversation, payload });
+    assert.equal(state, 'OUTGOING_SENT');
+    return messageId;
+  }
+
+  /** Waits for a message by its id, and gives its payload. */
+  async payload(conversation, messageId) {
+    const is = isMessage(conversation);
+    const { content } = await this.worker.event(event => is(event) && event.messageId === messageId);
+    return content;
   }
 
   /** The texts that came in a conversation since the start, when there are `count` of them. */

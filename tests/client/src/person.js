@@ -4,6 +4,7 @@
 import http from 'node:http';
 
 import { Account, APIClient, ClientType, MemoryEngine, MessageBuilder, WASM_FOLDER } from './libraries.js';
+import { build, plain } from './payloads.js';
 
 const PROTEUS = 'proteus';
 /** API versions that the client may choose from. */
@@ -136,7 +137,8 @@ export class Person {
       this.#emit({ ...told, event: 'undecryptable', error: String(decryptionError.message) });
     } else if (decryptedData) {
       const { content, messageId, text } = decryptedData;
-      this.#emit({ ...told, event: 'message', data: null, kind: content, messageId, text: text?.content });
+      const message = { kind: content, messageId, text: text?.content, content: plain(decryptedData) };
+      this.#emit({ ...told, event: 'message', data: null, ...message });
     } else {
       this.#emit(told);
     }
@@ -228,6 +230,20 @@ export class Person {
       },
     });
     return { messageId: id, sentAt, state, failedToSend: failedToSend ?? null, mismatches };
+  }
+
+  /** Sends a payload of any kind to every device in the conversation; gives its id. */
+  async sendPayload({ conversation, payload }) {
+    const { id, sentAt, state } = await this.#service.conversation.send({
+      protocol: PROTEUS,
+      conversationId: qualified(conversation),
+      payload: build(payload),
+    });
+    return { messageId: id, sentAt, state };
+  }
+
+  async setReceiptMode({ conversation, receiptMode }) {
+    await this.#api.conversation.putConversationReceiptMode(qualified(conversation), { receipt_mode: receiptMode });
   }
 
   async removeClient({ client, password }) {
