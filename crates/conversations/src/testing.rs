@@ -354,6 +354,13 @@ impl push_server::Push for FakeNotifications {
         Err(Status::unimplemented("not faked"))
     }
 
+    async fn open_consumer(
+        &self,
+        _: Request<internal::OpenConsumerRequest>,
+    ) -> Result<GrpcResponse<internal::OpenConsumerResponse>, Status> {
+        Ok(GrpcResponse::new(internal::OpenConsumerResponse {}))
+    }
+
     async fn remove_user(
         &self,
         _: Request<internal::RemoveUserQueuesRequest>,

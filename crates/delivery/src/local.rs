@@ -5,7 +5,7 @@ use std::time::Duration;
 use aldis_proto::{
     channel::Channel,
     internal::v1::{
-        ApplyRelationRequest, Notification, PushRequest, RemoveClientRequest, RemoveUserRequest,
+        ApplyRelationRequest, Notification, OpenConsumerRequest, PushRequest, RemoveClientRequest, RemoveUserRequest,
         memberships_client::MembershipsClient, push_client::PushClient,
     },
 };
@@ -31,6 +31,8 @@ pub(crate) const PUSH: u32 = 0;
 pub(crate) const APPLY_RELATION: u32 = 1;
 pub(crate) const REMOVE_USER: u32 = 2;
 pub(crate) const REMOVE_CLIENT: u32 = 3;
+/// The body is an `OpenConsumerRequest`.
+pub(crate) const OPEN_CONSUMER: u32 = 4;
 
 /// Why a row was not delivered.
 enum Failure {
@@ -109,7 +111,7 @@ pub(crate) async fn relay_notifications(outbox: Outbox, channel: Channel) {
             } else {
                 let row = rest[0].clone();
                 let client = client.clone();
-                deliver_one(&outbox, &rest[0], || remove_client(client.clone(), row.clone()).boxed()).await;
+                deliver_one(&outbox, &rest[0], || tell_of_client(client.clone(), row.clone()).boxed()).await;
             }
             done(&outbox, SERVICE, &rest[..run]);
             rest = &rest[run..];
@@ -175,12 +177,16 @@ async fn push_one(mut client: PushClient<Channel>, message: PushRequest) -> Resu
     Ok(())
 }
 
-async fn remove_client(mut client: PushClient<Channel>, row: Row) -> Result<(), Failure> {
-    if row.kind != REMOVE_CLIENT {
-        return Err(Failure::Final(Status::invalid_argument("unknown kind")));
+async fn tell_of_client(mut client: PushClient<Channel>, row: Row) -> Result<(), Failure> {
+    match row.kind {
+        REMOVE_CLIENT => {
+            client.remove_client(request(decode::<RemoveClientRequest>(&row)?)).await?;
+        }
+        OPEN_CONSUMER => {
+            client.open_consumer(request(decode::<OpenConsumerRequest>(&row)?)).await?;
+        }
+        _ => return Err(Failure::Final(Status::invalid_argument("unknown kind"))),
     }
-    let message = decode::<RemoveClientRequest>(&row)?;
-    client.remove_client(request(message)).await?;
     Ok(())
 }
 

@@ -46,7 +46,7 @@ impl Component {
 /// One of our own services that effects are told to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LocalService {
-    /// Kind 0: `PushRequest`; kind 3: `RemoveClientRequest`.
+    /// Kind 0: `PushRequest`; kind 3: `RemoveClientRequest`; kind 4: `OpenConsumerRequest`.
     Notifications,
     /// Kind 1: `ApplyRelationRequest`; kind 2: `RemoveUserRequest`.
     Conversations,

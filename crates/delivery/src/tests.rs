@@ -17,8 +17,9 @@ use aldis_proto::{
         deliver_response, outcome,
     },
     internal::v1::{
-        ListPeersRequest, ListPeersResponse, Notification, PeerState, PushRequest, PushResponse, RemoveClientRequest,
-        RemoveClientResponse, RemoveUserQueuesRequest, RemoveUserQueuesResponse, peer_states_server, push_server,
+        ListPeersRequest, ListPeersResponse, Notification, OpenConsumerRequest, OpenConsumerResponse, PeerState,
+        PushRequest, PushResponse, RemoveClientRequest, RemoveClientResponse, RemoveUserQueuesRequest,
+        RemoveUserQueuesResponse, peer_states_server, push_server,
     },
 };
 use aldis_runtime::SystemClock;
@@ -392,6 +393,10 @@ impl push_server::Push for Pushes {
 
     async fn remove_client(&self, _: Request<RemoveClientRequest>) -> Result<Response<RemoveClientResponse>, Status> {
         Ok(Response::new(RemoveClientResponse {}))
+    }
+
+    async fn open_consumer(&self, _: Request<OpenConsumerRequest>) -> Result<Response<OpenConsumerResponse>, Status> {
+        Ok(Response::new(OpenConsumerResponse {}))
     }
 
     async fn remove_user(

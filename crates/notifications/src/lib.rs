@@ -5,6 +5,7 @@
 //! reachable from other backends.
 
 mod config;
+mod consumers;
 mod push_tokens;
 mod queues;
 mod routes;
@@ -26,6 +27,7 @@ use tonic::service::Routes;
 pub use config::Config;
 pub use sockets::Sockets;
 
+use consumers::Consumers;
 use queues::{
     Queues,
     grpc::PushGrpc,
@@ -83,9 +85,11 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     deps.db.migrate("notifications", MIGRATIONS).await?;
     let bounds = Bounds { events: config.queue_events, bytes: config.queue_bytes };
     let store = SqliteQueues::open(deps.db, deps.clock.clone(), &deps.random, bounds).await?;
-    let store: Arc<dyn QueueStore> = Arc::new(store);
+    let store = Arc::new(store);
+    let consumers = Consumers { queue: store.clone(), standings: store.clone() };
+    let store: Arc<dyn QueueStore> = store;
     let sockets = Sockets::new(&config);
-    let (queues, sequencer) = Queues::new(store.clone(), sockets.clone());
+    let (queues, sequencer) = Queues::new(consumers.clone(), sockets.clone());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(sequencer.run());
@@ -95,6 +99,6 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     tasks.spawn(sweep(store, deps.clock.clone(), config.retention(), interval));
 
     let push = PushServer::new(PushGrpc { queues: queues.clone() }).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let app = routes::App { queues, sockets: sockets.clone(), verifier: deps.verifier, clock: deps.clock };
+    let app = routes::App { queues, consumers, sockets: sockets.clone(), verifier: deps.verifier, clock: deps.clock };
     Ok(Service { client: routes::router(app), internal: Routes::new(push), tasks, sockets })
 }

@@ -9,6 +9,7 @@ use axum::{
 };
 
 use crate::{
+    consumers::{self, Consumers},
     push_tokens,
     queues::{self, Queues},
     sockets::{self, Sockets},
@@ -18,6 +19,7 @@ use crate::{
 #[derive(Clone, FromRef)]
 pub(crate) struct App {
     pub queues: Queues,
+    pub consumers: Consumers,
     pub sockets: Sockets,
     pub verifier: TokenVerifier,
     pub clock: SharedClock,
@@ -30,7 +32,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/notifications/{id}", get(queues::http::get))
         .route("/time", get(queues::http::time))
         .route("/await", get(sockets::http::open))
-        .route("/events", get(sockets::http::events))
+        .route("/events", get(consumers::http::open))
         .route("/push/tokens", get(push_tokens::http::list).post(push_tokens::http::add))
         .route("/push/tokens/{token}", delete(push_tokens::http::remove))
         .with_state(app)

@@ -6,7 +6,9 @@ use aldis_api::Session;
 use aldis_delivery::{LocalService, Outgoing, Peer};
 use aldis_proto::{
     convert::bytes_of,
-    internal::v1::{Notification, PushRequest, RemoveClientRequest, Session as SessionMessage, Target},
+    internal::v1::{
+        Notification, OpenConsumerRequest, PushRequest, RemoveClientRequest, Session as SessionMessage, Target,
+    },
 };
 use aldis_types::{ClientId, UserId};
 use bytes::Bytes;
@@ -18,6 +20,7 @@ pub(crate) type Effects<T> = Arc<dyn Fn(&T) -> Vec<Outgoing> + Send + Sync>;
 
 const PUSH: u32 = 0;
 const REMOVE_CLIENT: u32 = 3;
+const OPEN_CONSUMER: u32 = 4;
 
 /// An event for every client of `users`, in the lane of `lane`. The socket of the session that caused it is skipped.
 pub(crate) fn to_users(lane: UserId, users: &[UserId], event: &impl Serialize, origin: Option<&Session>) -> Outgoing {
@@ -59,6 +62,12 @@ fn push(
 pub(crate) fn remove_client(user: UserId, client: ClientId) -> Outgoing {
     let request = RemoveClientRequest { user: bytes_of(user), client: client.0 };
     to_notifications(user, REMOVE_CLIENT, request.encode_to_vec())
+}
+
+/// Lets what comes for a client from now on wait until the client acknowledged it.
+pub(crate) fn open_consumer(user: UserId, client: ClientId) -> Outgoing {
+    let request = OpenConsumerRequest { user: bytes_of(user), client: client.0 };
+    to_notifications(user, OPEN_CONSUMER, request.encode_to_vec())
 }
 
 fn to_notifications(lane: UserId, kind: u32, body: Vec<u8>) -> Outgoing {

@@ -17,9 +17,9 @@ use aldis_proto::{
     convert, error,
     federation::v1::Hop,
     internal::v1::{
-        ApplyRelationRequest, ApplyRelationResponse, Notification, PushRequest, PushResponse, RemoveClientRequest,
-        RemoveClientResponse, RemoveUserQueuesRequest, RemoveUserQueuesResponse, RemoveUserRequest, RemoveUserResponse,
-        SetRemoteRequest,
+        ApplyRelationRequest, ApplyRelationResponse, Notification, OpenConsumerRequest, OpenConsumerResponse,
+        PushRequest, PushResponse, RemoveClientRequest, RemoveClientResponse, RemoveUserQueuesRequest,
+        RemoveUserQueuesResponse, RemoveUserRequest, RemoveUserResponse, SetRemoteRequest,
         memberships_server::{Memberships, MembershipsServer},
         push_server::{Push, PushServer},
         remote_admin_client::RemoteAdminClient,
@@ -63,6 +63,7 @@ pub(crate) struct Recorder {
     pushed: Arc<Mutex<Vec<Notification>>>,
     relations: Arc<Mutex<Vec<ApplyRelationRequest>>>,
     removed: Arc<Mutex<Vec<RemoveClientRequest>>>,
+    opened: Arc<Mutex<Vec<OpenConsumerRequest>>>,
 }
 
 #[tonic::async_trait]
@@ -78,6 +79,14 @@ impl Push for Recorder {
     ) -> Result<Response<RemoveClientResponse>, Status> {
         self.removed.lock().unwrap().push(request.into_inner());
         Ok(Response::new(RemoveClientResponse {}))
+    }
+
+    async fn open_consumer(
+        &self,
+        request: tonic::Request<OpenConsumerRequest>,
+    ) -> Result<Response<OpenConsumerResponse>, Status> {
+        self.opened.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(OpenConsumerResponse {}))
     }
 
     async fn remove_user(
@@ -137,6 +146,10 @@ impl Recorder {
     pub(crate) fn relations(&self, user: UserId) -> Vec<ApplyRelationRequest> {
         let relations = self.relations.lock().unwrap();
         relations.iter().filter(|relation| relation.user == user.as_bytes().as_slice()).cloned().collect()
+    }
+
+    pub(crate) fn opened_consumers(&self) -> Vec<ClientId> {
+        self.opened.lock().unwrap().iter().map(|request| ClientId(request.client)).collect()
     }
 
     pub(crate) fn removed_clients(&self) -> Vec<ClientId> {

@@ -16,16 +16,16 @@ function nextAddress() {
 }
 
 export class TestPerson {
-  constructor(worker, federation, domain, name) {
+  constructor(worker, federation, domain, name, legacy = true) {
     const unique = randomBytes(4).toString('hex');
-    Object.assign(this, { worker, federation, domain, name, password: PASSWORD });
+    Object.assign(this, { worker, federation, domain, name, legacy, password: PASSWORD });
     this.handle = `${name.toLowerCase()}_${unique}`;
     this.email = `${this.handle}@mail.test`;
   }
 
   async open() {
     const { api, websocket } = this.federation.backends.get(this.domain);
-    await this.worker.call('open', { api, websocket, localAddress: nextAddress() });
+    await this.worker.call('open', { api, websocket, localAddress: nextAddress(), legacy: this.legacy });
   }
 
   /** Registers with the code from the mail and takes a handle. */
@@ -117,12 +117,12 @@ export const isMessage = conversation => event => event.event === 'message' && s
 export const isEvent = (type, conversation) => event => event.type === type && same(event.conversation, conversation);
 
 /** Starts a worker for each `[name, domain]` and registers them; the test stops them when it ends. */
-export async function people(t, federation, wanted, { online = true } = {}) {
+export async function people(t, federation, wanted, { online = true, legacy = true } = {}) {
   return Promise.all(
     wanted.map(async ([name, domain]) => {
       const worker = await WorkerProcess.start();
       t.after(() => worker.stop());
-      const person = new TestPerson(worker, federation, domain, name);
+      const person = new TestPerson(worker, federation, domain, name, legacy);
       await person.register();
       if (online) {
         await person.createClient();

@@ -25,8 +25,12 @@ export class Person {
     this.#emit = emit;
   }
 
+  /** Whether events come by `/await` and `/notifications`, or by the acknowledged socket `/events`. */
+  #legacy = true;
+
   /** Points the client at a backend. Requests leave from `localAddress`: backends count requests per address. */
-  async open({ api, websocket, localAddress }) {
+  async open({ api, websocket, localAddress, legacy = true }) {
+    this.#legacy = legacy;
     http.globalAgent = new http.Agent({ keepAlive: true, localAddress });
     const client = new APIClient({ urls: { name: 'aldis', rest: api, ws: websocket } });
     const options = {
@@ -82,7 +86,7 @@ export class Person {
   }
 
   async createClient({ password }) {
-    const client = await this.#account.registerClient({ password, clientType: ClientType.PERMANENT }, true);
+    const client = await this.#account.registerClient({ password, clientType: ClientType.PERMANENT }, this.#legacy);
     await this.#account.initClient(client);
     return { id: client.id };
   }
@@ -104,7 +108,7 @@ export class Person {
       live = resolve;
     });
     this.#stopListening = await this.#account.listen({
-      useLegacy: true,
+      useLegacy: this.#legacy,
       onEvent: async payload => this.#happened(payload),
       onConnectionStateChanged: state => {
         this.#emit({ event: 'connection', state });

@@ -6,8 +6,8 @@ use aldis_api::status;
 use aldis_proto::{
     convert::{self, InvalidWire},
     internal::v1::{
-        self as pb, PushRequest, PushResponse, RemoveClientRequest, RemoveClientResponse, RemoveUserQueuesRequest,
-        RemoveUserQueuesResponse, push_server::Push,
+        self as pb, OpenConsumerRequest, OpenConsumerResponse, PushRequest, PushResponse, RemoveClientRequest,
+        RemoveClientResponse, RemoveUserQueuesRequest, RemoveUserQueuesResponse, push_server::Push,
     },
 };
 use aldis_types::{ClientId, ConnId};
@@ -35,6 +35,17 @@ impl Push for PushGrpc {
         tracing::Span::current().record("deliveries", deliveries.len());
         self.queues.push(deliveries).await.map_err(|error| status(&error))?;
         Ok(Response::new(PushResponse {}))
+    }
+
+    #[tracing::instrument(name = "grpc.queues.open_consumer", skip_all)]
+    async fn open_consumer(
+        &self,
+        request: Request<OpenConsumerRequest>,
+    ) -> Result<Response<OpenConsumerResponse>, Status> {
+        let request = request.into_inner();
+        let (user, client) = (convert::user_id(&request.user)?, client(request.client)?);
+        self.queues.open_consumer(user, client).await.map_err(|error| status(&error))?;
+        Ok(Response::new(OpenConsumerResponse {}))
     }
 
     #[tracing::instrument(name = "grpc.queues.remove_client", skip_all)]

@@ -80,7 +80,7 @@ fn json(body: Vec<u8>) -> Response {
 /// Bytes around an event, with room to spare.
 const AROUND: usize = 96;
 
-fn write(body: &mut Vec<u8>, stored: &Stored) {
+pub(crate) fn write(body: &mut Vec<u8>, stored: &Stored) {
     body.extend_from_slice(br#"{"id":""#);
     let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
     body.extend_from_slice(stored.id.uuid().hyphenated().encode_lower(&mut id).as_bytes());

@@ -30,7 +30,7 @@ pub(crate) use sweep::sweep;
 use sequencer::Command;
 use store::{Entry, Page, QueueStore, Reader, Stored};
 
-use crate::sockets::Sockets;
+use crate::{consumers::Consumers, sockets::Sockets};
 
 /// Most rows of one write, so that a large push does not hold up the writer.
 const MAX_WRITE_ROWS: usize = 256;
@@ -71,15 +71,17 @@ impl Delivery {
 pub(crate) struct Queues {
     store: Arc<dyn QueueStore>,
     sockets: Sockets,
+    consumers: Consumers,
     commands: mpsc::Sender<Command>,
 }
 
 impl Queues {
     /// The operations, and the sequencer that must run for pushes to be done.
-    pub(crate) fn new(store: Arc<dyn QueueStore>, sockets: Sockets) -> (Self, Sequencer) {
+    pub(crate) fn new(consumers: Consumers, sockets: Sockets) -> (Self, Sequencer) {
+        let store = consumers.queue.clone();
         let (commands, waiting) = mpsc::channel(WAITING_COMMANDS);
         let sequencer = Sequencer::new(store.clone(), sockets.clone(), waiting);
-        (Self { store, sockets, commands }, sequencer)
+        (Self { store, sockets, consumers, commands }, sequencer)
     }
 
     /// Stores the deliveries and pushes them to open sockets, in order. Returns when all are durable; a caller that
@@ -95,8 +97,14 @@ impl Queues {
         try_join_all(answers).await.map(drop)
     }
 
+    /// From now on what comes for the client is kept until it acknowledged it.
+    pub(crate) async fn open_consumer(&self, user: UserId, client: ClientId) -> Result<(), QueueError> {
+        self.consumers.open(user, client).await
+    }
+
     /// Forgets the queue and closes the sockets of a client. Events for all clients of the user stay.
     pub(crate) async fn remove_client(&self, user: UserId, client: ClientId) -> Result<(), QueueError> {
+        self.consumers.forget(user, Some(client)).await?;
         while self.store.remove_client(user, client).await? {}
         self.sockets.remove_client(user, client);
         Ok(())
@@ -104,6 +112,7 @@ impl Queues {
 
     /// Forgets the queues and closes the sockets of a user.
     pub(crate) async fn remove_user(&self, user: UserId) -> Result<(), QueueError> {
+        self.consumers.forget(user, None).await?;
         while self.store.remove_user(user).await? {}
         self.sockets.remove_user(user);
         Ok(())

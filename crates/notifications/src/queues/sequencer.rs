@@ -101,7 +101,7 @@ impl Sequencer {
             };
             let Some(id) = id else { continue };
             let push = || {
-                self.sockets.push(delivery.user, delivery.client, delivery.origin, || {
+                self.sockets.push(delivery.user, delivery.client, delivery.origin, delivery.transient, || {
                     frame(id, &delivery.event, delivery.transient)
                 });
             };

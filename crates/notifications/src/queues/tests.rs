@@ -201,7 +201,6 @@ async fn what_is_not_offered_says_so() {
     assert_eq!(service.get("/push/tokens").await, (200, json!({ "tokens": [] })));
     assert_eq!(ask("POST", "/push/tokens").await, (404, "app-not-found".to_owned()));
     assert_eq!(ask("DELETE", "/push/tokens/abc").await, (404, "not-found".to_owned()));
-    assert_eq!(ask("GET", "/events?client=1").await, (501, "not-implemented".to_owned()));
     assert_eq!(service.get("/time").await, (200, json!({ "time": "2025-06-15T15:06:40.000Z" })));
     assert_eq!(service.request("GET", "/time", None).await.0, 401);
 }

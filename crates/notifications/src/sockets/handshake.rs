@@ -28,7 +28,7 @@ const READ_BUFFER_BYTES: usize = 256;
 const MAX_CLIENT_MESSAGE_BYTES: usize = 64 << 10;
 
 /// A socket after the handshake.
-pub(super) type Stream = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+pub(crate) type Stream = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// A valid handshake request.
 pub(crate) struct Handshake {
@@ -38,7 +38,7 @@ pub(crate) struct Handshake {
 
 impl Handshake {
     /// The answer 101; `serve` runs once it is out. When the connection is lost before, `serve` is dropped.
-    pub(super) fn accept<F, Fut>(self, serve: F) -> Response
+    pub(crate) fn accept<F, Fut>(self, serve: F) -> Response
     where
         F: FnOnce(Stream) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,

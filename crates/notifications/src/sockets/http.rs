@@ -1,11 +1,11 @@
-//! `/await` and `/events`.
+//! `/await`.
 
-use aldis_api::{HttpError, Label, Query, TokenVerifier, UserCaller, label};
+use aldis_api::{HttpError, Query, TokenVerifier, UserCaller};
 use aldis_types::ClientId;
 use axum::{extract::State, response::Response};
 use serde::Deserialize;
 
-use super::{Sockets, error::SocketError, handshake::Handshake, serve::serve};
+use super::{Mode, Sockets, error::SocketError, handshake::Handshake, serve::serve};
 
 #[derive(Deserialize)]
 pub(crate) struct AwaitQuery {
@@ -22,16 +22,10 @@ pub(crate) async fn open(
     Query(query): Query<AwaitQuery>,
     handshake: Handshake,
 ) -> Result<Response, HttpError> {
-    let socket = sockets.register(*caller, query.client)?;
+    let socket = sockets.register(*caller, query.client, Mode::Frames)?;
     // A revocation that came between the check of the token and the registration found no socket to end.
     if verifier.state().revokes(&caller) {
         return Err(SocketError::Revoked.into());
     }
     Ok(handshake.accept(move |stream| serve(stream, socket)))
-}
-
-/// `GET /vN/events`: 501 `not-implemented`.
-#[tracing::instrument(name = "http.sockets.events", skip_all, fields(user.id))]
-pub(crate) async fn events(_caller: UserCaller) -> Label {
-    label::NOT_IMPLEMENTED
 }

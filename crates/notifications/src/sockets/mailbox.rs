@@ -19,6 +19,8 @@ pub(crate) enum Ending {
     Revoked,
     /// Its client or user was removed.
     Removed,
+    /// Another socket of a client that may have only one took over.
+    Replaced,
     /// The process stops.
     Stopping,
 }
@@ -31,6 +33,7 @@ impl Ending {
             Self::Dead => "dead",
             Self::Revoked => "revoked",
             Self::Removed => "removed",
+            Self::Replaced => "replaced",
             Self::Stopping => "stopping",
         }
     }
@@ -43,11 +46,13 @@ impl Ending {
 
 /// One thing to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Item {
+pub(crate) enum Item {
     /// A notification.
     Frame(Bytes),
     /// A protocol ping.
     Ping,
+    /// Something new is in the queue.
+    News,
 }
 
 /// Bounds of one mailbox.
@@ -61,13 +66,14 @@ pub(super) struct Bounds {
 struct State {
     items: VecDeque<Item>,
     bytes: usize,
+    news: bool,
     ending: Option<Ending>,
     waker: Option<Waker>,
 }
 
 /// The mailbox of a socket. Filled from anywhere, emptied by the socket's task.
 #[derive(Default)]
-pub(super) struct Mailbox(Mutex<State>);
+pub(crate) struct Mailbox(Mutex<State>);
 
 impl Mailbox {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,6 +98,15 @@ impl Mailbox {
         true
     }
 
+    /// Says that something new is in the queue: once, however often it is called before the task looks.
+    pub(super) fn news(&self) {
+        let mut state = self.state();
+        if state.ending.is_none() && !state.news {
+            state.news = true;
+            wake(state);
+        }
+    }
+
     /// Adds a protocol ping.
     pub(super) fn ping(&self) {
         let mut state = self.state();
@@ -112,7 +127,7 @@ impl Mailbox {
     }
 
     /// The next thing to send; `None` once the socket ends and nothing is left.
-    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Item>> {
+    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Item>> {
         let mut state = self.state();
         if let Some(item) = take(&mut state) {
             return Poll::Ready(Some(item));
@@ -141,7 +156,9 @@ impl Mailbox {
 }
 
 fn take(state: &mut State) -> Option<Item> {
-    let item = state.items.pop_front()?;
+    let Some(item) = state.items.pop_front() else {
+        return std::mem::take(&mut state.news).then_some(Item::News);
+    };
     if let Item::Frame(frame) = &item {
         state.bytes -= frame.len();
     }

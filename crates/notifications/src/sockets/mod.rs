@@ -33,11 +33,26 @@ use crate::Config;
 use error::SocketError;
 use mailbox::{Bounds, Ending, Mailbox};
 
+pub(crate) use handshake::{Handshake, Stream};
+pub(crate) use mailbox::Item;
+pub(crate) use serve::{close, feed, must_end, part};
+
 /// Locks among which users are spread.
 const SHARDS: usize = 64;
 
+/// What a socket is told of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The event itself.
+    Frames,
+    /// That there is something new in the queue, which its task reads; the event itself only when it is not stored.
+    /// Such a client has one socket.
+    News,
+}
+
 /// One open socket.
 pub(crate) struct Socket {
+    mode: Mode,
     session: Session,
     /// The client whose events it gets; `None`: all of the user's.
     client: Option<ClientId>,
@@ -49,9 +64,19 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    fn wants(&self, client: Option<ClientId>, origin: Option<(UserId, ConnId)>) -> bool {
+    fn wants(&self, client: Option<ClientId>, origin: Option<(UserId, ConnId)>, transient: bool) -> bool {
         let aimed = client.is_none() || self.client.is_none() || self.client == client;
-        aimed && origin != Some((self.session.user, self.session.connection))
+        let own = origin == Some((self.session.user, self.session.connection));
+        aimed && (!own || self.reads(transient))
+    }
+
+    /// Whether it reads the event from the queue, its own ones included.
+    fn reads(&self, transient: bool) -> bool {
+        self.mode == Mode::News && !transient
+    }
+
+    pub(crate) fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
     }
 }
 
@@ -83,6 +108,13 @@ impl std::ops::Deref for Registered {
 
     fn deref(&self) -> &Socket {
         &self.socket
+    }
+}
+
+impl Registered {
+    /// Something came from the client.
+    pub(crate) fn hear(&self) {
+        self.heard.store(self.sockets.now(), Ordering::Relaxed);
     }
 }
 
@@ -161,12 +193,18 @@ impl Sockets {
     }
 
     /// Makes a socket present: from here on it gets what is pushed.
-    pub(crate) fn register(&self, session: Session, client: Option<ClientId>) -> Result<Registered, SocketError> {
+    pub(crate) fn register(
+        &self,
+        session: Session,
+        client: Option<ClientId>,
+        mode: Mode,
+    ) -> Result<Registered, SocketError> {
         if self.0.count.fetch_add(1, Ordering::Relaxed) >= self.0.most {
             self.0.count.fetch_sub(1, Ordering::Relaxed);
             return Err(SocketError::TooMany);
         }
         let socket = Arc::new(Socket {
+            mode,
             session,
             client,
             mailbox: Mailbox::default(),
@@ -180,6 +218,10 @@ impl Sockets {
             self.0.count.fetch_sub(1, Ordering::Relaxed);
             return Err(SocketError::TooManyOfUser);
         }
+        if mode == Mode::News && client.is_some() {
+            let earlier = list.iter().filter(|other| other.mode == mode && other.client == client);
+            earlier.for_each(|other| other.mailbox.end(Ending::Replaced));
+        }
         list.push(socket.clone());
         drop(shard);
         metrics::gauge!("aldis_notifications_sockets").increment(1);
@@ -192,20 +234,24 @@ impl Sockets {
         user: UserId,
         client: Option<ClientId>,
         origin: Option<(UserId, ConnId)>,
+        transient: bool,
         frame: impl FnOnce() -> Bytes,
     ) {
         let shard = self.shard(user);
-        let mut wanting =
-            shard.get(&user).into_iter().flatten().filter(|socket| socket.wants(client, origin)).peekable();
-        if wanting.peek().is_none() {
-            return;
-        }
-        let frame = frame();
+        let wanting = shard.get(&user).into_iter().flatten().filter(|socket| socket.wants(client, origin, transient));
+        let frame = std::cell::LazyCell::new(frame);
         let mut pushed = 0;
         for socket in wanting {
-            pushed += u64::from(socket.mailbox.push(frame.clone(), self.0.bounds));
+            if socket.reads(transient) {
+                socket.mailbox.news();
+            } else {
+                pushed += u64::from(socket.mailbox.push(frame.clone(), self.0.bounds));
+            }
         }
         drop(shard);
+        if pushed == 0 {
+            return;
+        }
         metrics::counter!("aldis_notifications_pushed_total").increment(pushed);
         let bytes = u64::try_from(frame.len()).unwrap_or(u64::MAX);
         metrics::counter!("aldis_notifications_pushed_bytes_total").increment(pushed * bytes);

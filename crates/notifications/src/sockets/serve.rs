@@ -1,6 +1,6 @@
 //! One socket's task: sends what waits in its mailbox, answers pings.
 
-use std::{future::poll_fn, sync::atomic::Ordering, time::Duration};
+use std::{borrow::Cow, future::poll_fn, time::Duration};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -33,17 +33,28 @@ const BURST: usize = 64;
 pub(super) async fn serve(mut stream: Stream, socket: Registered) {
     tokio::select! {
         biased;
-        // For a reason that drops what waits, or when sending the rest takes too long.
-        _ = poll_fn(|context| socket.mailbox.poll_ending(context, |ending| !ending.drains())) => (),
-        () = farewell_over(&socket) => (),
+        () = must_end(&socket) => (),
         result = exchange(&mut stream, &socket) => if result.is_err() { return },
     }
+    part(stream, socket).await;
+}
+
+/// Ready once the socket ends for a reason that drops what waits, or sending the rest takes too long.
+pub(crate) async fn must_end(socket: &Registered) {
+    tokio::select! {
+        _ = poll_fn(|context| socket.mailbox.poll_ending(context, |ending| !ending.drains())) => (),
+        () = farewell_over(socket) => (),
+    }
+}
+
+/// Leaves the register and tells the client why.
+pub(crate) async fn part(stream: Stream, socket: Registered) {
     let Some(ending) = socket.mailbox.ending() else { return };
     // Gone for everybody who pushes; only the goodbye is left.
     drop(socket);
     if ending != Ending::Dead {
-        // Nobody is left to tell when the goodbye cannot be said.
-        let _ = timeout(FAREWELL, say_goodbye(&mut stream, ending)).await;
+        let (code, reason) = goodbye(ending);
+        close(stream, code, reason.into()).await;
     }
 }
 
@@ -71,7 +82,7 @@ async fn exchange(stream: &mut Stream, socket: &Registered) -> Result<(), Error>
 }
 
 async fn hear(stream: &mut Stream, socket: &Registered, message: Message) -> Result<(), Error> {
-    socket.heard.store(socket.sockets.now(), Ordering::Relaxed);
+    socket.hear();
     let ping = match &message {
         Message::Text(text) => text.as_str() == "ping",
         Message::Binary(bytes) => &bytes[..] == b"ping",
@@ -88,6 +99,8 @@ async fn send_waiting(stream: &mut Stream, socket: &Registered, first: Item) -> 
         match item {
             Item::Frame(frame) => feed(stream, socket, frame).await?,
             Item::Ping => stream.feed(Message::Ping(Bytes::new())).await?,
+            // Only for sockets that read the queue.
+            Item::News => (),
         }
         sent += 1;
         next = if sent < BURST { socket.mailbox.try_next() } else { None };
@@ -96,7 +109,7 @@ async fn send_waiting(stream: &mut Stream, socket: &Registered, first: Item) -> 
 }
 
 /// Writes one binary message, in fragments if it is long.
-async fn feed(stream: &mut Stream, socket: &Registered, mut message: Bytes) -> Result<(), Error> {
+pub(crate) async fn feed(stream: &mut Stream, socket: &Registered, mut message: Bytes) -> Result<(), Error> {
     if message.len() <= FRAGMENT_BYTES {
         return stream.feed(Message::Binary(message)).await;
     }
@@ -107,18 +120,27 @@ async fn feed(stream: &mut Stream, socket: &Registered, mut message: Bytes) -> R
         stream.feed(Message::Frame(frame)).await?;
         kind = Data::Continue;
         // A client on a slow line that is reading a long message is not silent.
-        socket.heard.store(socket.sockets.now(), Ordering::Relaxed);
+        socket.hear();
     }
     Ok(())
 }
 
-async fn say_goodbye(stream: &mut Stream, ending: Ending) -> Result<(), Error> {
-    let (code, reason) = match ending {
+/// Closes; nobody is left to tell when the goodbye cannot be said.
+pub(crate) async fn close(mut stream: Stream, code: CloseCode, reason: Cow<'static, str>) {
+    let _ = timeout(FAREWELL, say_goodbye(&mut stream, code, &reason)).await;
+}
+
+fn goodbye(ending: Ending) -> (CloseCode, &'static str) {
+    match ending {
         Ending::Slow | Ending::Dead => (CloseCode::Again, "fetch what was missed"),
         Ending::Revoked => (CloseCode::Policy, "session revoked"),
         Ending::Removed => (CloseCode::Policy, "client removed"),
+        Ending::Replaced => (CloseCode::Policy, "another socket of the client took over"),
         Ending::Stopping => (CloseCode::Away, "stopping"),
-    };
+    }
+}
+
+async fn say_goodbye(stream: &mut Stream, code: CloseCode, reason: &str) -> Result<(), Error> {
     stream.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await?;
     // Until the client confirms: closing with unread data on the way could lose the frame.
     while let Some(message) = stream.next().await {

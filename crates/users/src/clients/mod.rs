@@ -172,6 +172,9 @@ impl Clients {
                 effects.push(events::to_users(user, &[user], &http::remove_event(*replaced), Some(&session)));
                 effects.push(events::remove_client(user, *replaced));
             }
+            if added.client.capabilities.contains(&Capability::ConsumableNotifications) {
+                effects.push(events::open_consumer(user, added.client.id));
+            }
             effects.push(events::to_users(user, &[user], &http::add_event(&added.client), Some(&session)));
             effects
         })
@@ -193,9 +196,17 @@ impl Clients {
         if let Some(last) = &change.last_prekey {
             prekeys::check_last(last)?;
         }
-        let outcome = self.parts.store.update(user, client, change).await?;
+        let consumes = change.capabilities.iter().flatten().any(|it| *it == Capability::ConsumableNotifications);
+        let effects = if consumes { vec![events::open_consumer(user, client)] } else { Vec::new() };
+        let outcome = self.parts.store.update(user, client, change, effects).await?;
         match outcome {
-            UpdateOutcome::Updated => Ok(()),
+            // The client may open its socket as soon as it has the answer.
+            UpdateOutcome::Updated(delivery) => {
+                if consumes && !delivery.local(LOCAL_DELIVERY).await {
+                    return Err(ClientError::NotAnnounced);
+                }
+                Ok(())
+            }
             UpdateOutcome::NotFound => Err(ClientError::NotFound),
             UpdateOutcome::CapabilityRemoved => Err(ClientError::CapabilityRemoved),
             UpdateOutcome::OtherMlsKey => Err(ClientError::DuplicateMlsKey),

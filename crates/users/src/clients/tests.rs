@@ -158,6 +158,8 @@ async fn a_client_is_changed() {
     backend.put(&ann, &path, body).await.expect(200);
     let client = backend.get(&ann, &path).await.expect(200);
     assert_eq!((&client["label"], &client["capabilities"]), (&json!("desk"), &json!(["consumable-notifications"])));
+    let id: ClientId = client["id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(backend.recorder.opened_consumers(), [id], "known to the notifications service before the answer");
     assert_eq!(client["mls_public_keys"], json!({ "ed25519": "AAAA" }));
     let left = backend.get(&ann, &format!("{path}/prekeys")).await.expect(200);
     assert_eq!(left, json!([0, 5, 65535]));

@@ -66,6 +66,16 @@ pub(crate) trait QueueStore: Send + Sync {
         bytes: usize,
     ) -> Result<Option<Page>, StoreError>;
 
+    /// Like [`QueueStore::page`], after a tick, whether or not an event with it is in the queue.
+    async fn after(
+        &self,
+        user: UserId,
+        reader: Reader,
+        tick: u64,
+        size: usize,
+        bytes: usize,
+    ) -> Result<Page, StoreError>;
+
     /// The newest event that the reader sees.
     async fn last(&self, user: UserId, reader: Reader) -> Result<Option<Stored>, StoreError>;
 

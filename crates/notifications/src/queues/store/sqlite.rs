@@ -22,7 +22,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, typ
 use super::{Entry, Page, QueueStore, Reader, Stored};
 
 /// The tables of this service.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+pub(crate) const MIGRATIONS: &[Migration] = &[QUEUES, CONSUMERS];
+
+const QUEUES: Migration = Migration {
     name: "queues",
     sql: "CREATE TABLE notifications_queue (
             user BLOB NOT NULL,
@@ -40,7 +42,24 @@ pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
             sequence INTEGER NOT NULL,
             last_tick INTEGER NOT NULL
         );",
-}];
+};
+
+const CONSUMERS: Migration = Migration {
+    name: "consumers",
+    sql: "CREATE TABLE notifications_consumer (
+            user BLOB NOT NULL,
+            client INTEGER NOT NULL,
+            floor INTEGER NOT NULL,
+            missed INTEGER NOT NULL,
+            PRIMARY KEY (user, client)
+        ) WITHOUT ROWID;
+        CREATE TABLE notifications_acknowledged (
+            user BLOB NOT NULL,
+            client INTEGER NOT NULL,
+            tick INTEGER NOT NULL,
+            PRIMARY KEY (user, client, tick)
+        ) WITHOUT ROWID;",
+};
 
 /// `client` of an event for all clients. Not a client's id: that would take a key whose hash starts with 64 zero bits.
 const ALL_CLIENTS: i64 = 0;
@@ -64,13 +83,17 @@ const LAST: &str = "SELECT id, event FROM notifications_queue INDEXED BY notific
 const GET: &str = "SELECT id, event FROM notifications_queue \
     WHERE tick = ?1 AND user = ?2 AND id = ?3 AND (?4 IS NULL OR client = ?4 OR client = 0)";
 const DROP_OLDEST: &str = "DELETE FROM notifications_queue WHERE tick = (SELECT tick FROM notifications_queue \
-    INDEXED BY notifications_queue_by_tick WHERE user = ? ORDER BY tick LIMIT 1) RETURNING size";
+    INDEXED BY notifications_queue_by_tick WHERE user = ? ORDER BY tick LIMIT 1) RETURNING size, tick, client";
 const EXPIRE: &str = "DELETE FROM notifications_queue WHERE tick IN (SELECT tick FROM notifications_queue \
-    WHERE tick < ? ORDER BY tick LIMIT ?) RETURNING user";
+    WHERE tick < ? ORDER BY tick LIMIT ?) RETURNING user, tick, client";
 const REMOVE_CLIENT: &str = "DELETE FROM notifications_queue WHERE tick IN (SELECT tick FROM notifications_queue \
-    INDEXED BY notifications_queue_by_event WHERE user = ? AND client = ? LIMIT ?) RETURNING user";
+    INDEXED BY notifications_queue_by_event WHERE user = ? AND client = ? LIMIT ?) RETURNING user, tick, client";
 const REMOVE_USER: &str = "DELETE FROM notifications_queue WHERE tick IN (SELECT tick FROM notifications_queue \
-    INDEXED BY notifications_queue_by_tick WHERE user = ? ORDER BY tick LIMIT ?) RETURNING user";
+    INDEXED BY notifications_queue_by_tick WHERE user = ? ORDER BY tick LIMIT ?) RETURNING user, tick, client";
+/// Clients that had to acknowledge an event which is dropped, and have not.
+const MISS: &str = "UPDATE notifications_consumer SET missed = 1 \
+    WHERE user = ?1 AND floor < ?2 AND (?3 = 0 OR client = ?3) AND NOT EXISTS (SELECT 1 FROM notifications_acknowledged \
+    AS known WHERE known.user = ?1 AND known.client = notifications_consumer.client AND known.tick = ?2)";
 
 /// Bounds of one user's queue.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +142,18 @@ impl SqliteQueues {
         Ok(Self { db, shared: Arc::new(shared) })
     }
 
-    /// Deletes rows with a statement that takes these parameters and, last, a limit, and that returns the rows' users.
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Tells the greatest tick that was given so far.
+    pub(crate) fn newest_tick(&self) -> impl Fn() -> u64 + Send + 'static {
+        let shared = self.shared.clone();
+        move || shared.last.load(Ordering::SeqCst)
+    }
+
+    /// Deletes rows with a statement that takes these parameters and, last, a limit, and that returns the rows' users,
+    /// ticks and clients.
     async fn remove(&self, sql: &'static str, params: Vec<Value>) -> Result<bool, StoreError> {
         let shared = self.shared.clone();
         self.db.write(move |tx| shared.remove(tx, sql, params)).await
@@ -201,13 +235,16 @@ impl Shared {
         params.push(Value::Integer(REMOVE_STEP));
         let begun = Instant::now();
         let mut statement = tx.prepare_cached(sql)?;
+        let mut miss = tx.prepare_cached(MISS)?;
         let mut usage = self.usage();
         let mut removed: i64 = 0;
         let more = loop {
             let mut rows = statement.query(params_from_iter(&params))?;
             let mut step = 0;
             while let Some(row) = rows.next()? {
-                usage.remove(&user(row)?);
+                let user = user(row)?;
+                miss.execute(params![user.as_bytes(), row.get::<_, i64>(1)?, row.get::<_, i64>(2)?])?;
+                usage.remove(&user);
                 step += 1;
             }
             removed += step;
@@ -236,7 +273,10 @@ impl Shared {
             && held.events > 1
             && (held.events.unsigned_abs() > self.bounds.events || held.bytes.unsigned_abs() > self.bounds.bytes)
         {
-            let size: i64 = tx.prepare_cached(DROP_OLDEST)?.query_row([user.as_bytes()], |row| row.get(0))?;
+            let (size, tick, client) = tx.prepare_cached(DROP_OLDEST)?.query_row([user.as_bytes()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+            })?;
+            tx.prepare_cached(MISS)?.execute(params![user.as_bytes(), tick, client])?;
             held.events -= 1;
             held.bytes -= size;
             dropped += 1;
@@ -285,6 +325,32 @@ fn user(row: &Row<'_>) -> Result<UserId, StoreError> {
         .map_err(|_| StoreError::Corrupt("notifications_queue"))
 }
 
+/// The events after a tick.
+fn after(
+    tx: &Connection,
+    user: UserId,
+    reader: Reader,
+    tick: i64,
+    size: usize,
+    bytes: usize,
+) -> Result<Page, StoreError> {
+    let mut statement = tx.prepare_cached(PAGE)?;
+    let limit = i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1);
+    let mut rows = statement.query(params![user.as_bytes(), tick, reader.map(column), limit])?;
+    let mut page = Page { notifications: Vec::new(), has_more: false };
+    let mut taken = 0;
+    while let Some(row) = rows.next()? {
+        let length = row.get_ref(1)?.as_blob().map_or(0, <[u8]>::len);
+        if page.notifications.len() == size || (taken > 0 && taken + length > bytes) {
+            page.has_more = true;
+            break;
+        }
+        taken += length;
+        page.notifications.push(stored(row)?);
+    }
+    Ok(page)
+}
+
 /// Everything of a page from one snapshot, so that nothing can fall out between looking for `since` and reading on.
 fn page(
     tx: &Connection,
@@ -300,22 +366,7 @@ fn page(
             return Ok(None);
         }
     }
-    let mut statement = tx.prepare_cached(PAGE)?;
-    let limit = i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1);
-    let mut rows =
-        statement.query(params![user.as_bytes(), since.map_or(0, |(tick, _)| tick), reader.map(column), limit])?;
-    let mut page = Page { notifications: Vec::new(), has_more: false };
-    let mut taken = 0;
-    while let Some(row) = rows.next()? {
-        let length = row.get_ref(1)?.as_blob().map_or(0, <[u8]>::len);
-        if page.notifications.len() == size || (taken > 0 && taken + length > bytes) {
-            page.has_more = true;
-            break;
-        }
-        taken += length;
-        page.notifications.push(stored(row)?);
-    }
-    Ok(Some(page))
+    after(tx, user, reader, since.map_or(0, |(tick, _)| tick), size, bytes).map(Some)
 }
 
 #[async_trait]
@@ -350,6 +401,17 @@ impl QueueStore for SqliteQueues {
                 page(&snapshot, user, reader, since, size, bytes)
             })
             .await
+    }
+
+    async fn after(
+        &self,
+        user: UserId,
+        reader: Reader,
+        tick: u64,
+        size: usize,
+        bytes: usize,
+    ) -> Result<Page, StoreError> {
+        self.db.read(move |tx| after(tx, user, reader, as_i64(tick), size, bytes)).await
     }
 
     async fn last(&self, user: UserId, reader: Reader) -> Result<Option<Stored>, StoreError> {

@@ -59,9 +59,9 @@ pub(crate) struct ClientChange {
 }
 
 /// What became of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum UpdateOutcome {
-    Updated,
+    Updated(Delivery),
     NotFound,
     /// A capability is missing that the client had.
     CapabilityRemoved,
@@ -104,7 +104,13 @@ pub(crate) trait ClientStore: Send + Sync {
     ) -> Result<AddOutcome, StoreError>;
 
     /// Changes a client, and adds or overwrites prekeys by their number. Capabilities may only grow.
-    async fn update(&self, user: UserId, client: ClientId, change: ClientChange) -> Result<UpdateOutcome, StoreError>;
+    async fn update(
+        &self,
+        user: UserId,
+        client: ClientId,
+        change: ClientChange,
+        effects: Vec<Outgoing>,
+    ) -> Result<UpdateOutcome, StoreError>;
 
     /// Removes a client with its prekeys and sessions, and writes the revocation.
     async fn remove(

@@ -151,17 +151,22 @@ fn add(
     Ok(Add::Added(Added { client, replaced }))
 }
 
-fn update(tx: &Connection, user: UserId, id: ClientId, change: &ClientChange) -> Result<UpdateOutcome, StoreError> {
-    let Some(mut client) = get(tx, user, id)? else { return Ok(UpdateOutcome::NotFound) };
+fn update(
+    tx: &Connection,
+    user: UserId,
+    id: ClientId,
+    change: &ClientChange,
+) -> Result<Result<(), UpdateOutcome>, StoreError> {
+    let Some(mut client) = get(tx, user, id)? else { return Ok(Err(UpdateOutcome::NotFound)) };
     if let Some(capabilities) = &change.capabilities {
         if client.capabilities.iter().any(|had| !capabilities.contains(had)) {
-            return Ok(UpdateOutcome::CapabilityRemoved);
+            return Ok(Err(UpdateOutcome::CapabilityRemoved));
         }
         client.capabilities.clone_from(capabilities);
     }
     for (scheme, key) in &change.mls_public_keys {
         if client.mls_public_keys.get(scheme).is_some_and(|known| known != key) {
-            return Ok(UpdateOutcome::OtherMlsKey);
+            return Ok(Err(UpdateOutcome::OtherMlsKey));
         }
         client.mls_public_keys.insert(scheme.clone(), key.clone());
     }
@@ -170,7 +175,7 @@ fn update(tx: &Connection, user: UserId, id: ClientId, change: &ClientChange) ->
     }
     put(tx, user, &client)?;
     put_prekeys(tx, user, id, change.prekeys.iter().chain(&change.last_prekey))?;
-    Ok(UpdateOutcome::Updated)
+    Ok(Ok(()))
 }
 
 /// The single writer decides races; numbers ascend, so the last resort key comes last.
@@ -244,8 +249,25 @@ impl ClientStore for SqliteClients {
         })
     }
 
-    async fn update(&self, user: UserId, client: ClientId, change: ClientChange) -> Result<UpdateOutcome, StoreError> {
-        self.db.write(move |tx| update(tx, user, client, &change)).await
+    async fn update(
+        &self,
+        user: UserId,
+        client: ClientId,
+        change: ClientChange,
+        effects: Vec<Outgoing>,
+    ) -> Result<UpdateOutcome, StoreError> {
+        let outbox = self.outbox.traced();
+        let updated = self
+            .db
+            .write(move |tx| match update(tx, user, client, &change)? {
+                Ok(()) => outbox.append(tx, &effects).map(Ok),
+                Err(refused) => Ok(Err(refused)),
+            })
+            .await?;
+        Ok(match updated {
+            Ok(appended) => UpdateOutcome::Updated(self.outbox.committed(appended)),
+            Err(refused) => refused,
+        })
     }
 
     async fn remove(
