@@ -102,6 +102,9 @@ labels! {
     TOO_MANY_MEMBERS = 403 "too-many-members" "Maximum number of members per conversation reached";
     NO_TEAM_MEMBER = 403 "no-team-member" "Requesting user is not a team member";
     MLS_NOT_ENABLED = 400 "mls-not-enabled" "MLS is not enabled on this backend";
+    CHANNELS_NOT_ENABLED = 403 "channels-not-enabled" "Channels are not available on this backend";
+    NO_CONVERSATION_CODE = 404 "no-conversation-code" "Conversation code not found";
+    GUEST_LINKS_DISABLED = 409 "guest-links-disabled" "Guest links are not available on this backend";
     UNKNOWN_CLIENT = 403 "unknown-client" "Unknown client";
     NON_BINDING_TEAM = 404 "non-binding-team" "Not a member of a binding team";
 

@@ -9,8 +9,14 @@ use aldis_types::{Domain, Qualified, UserId};
 use axum::extract::FromRef;
 
 use crate::{
-    backends::Backends, config::Config, features::RemovalKeys, groups::store::ConversationStore,
-    in_progress::InProgress, push::Pushes, received::store::MembershipStore, users::Users,
+    backends::Backends,
+    config::Config,
+    features::RemovalKeys,
+    groups::{TypingLimit, store::ConversationStore},
+    in_progress::InProgress,
+    push::Pushes,
+    received::store::MembershipStore,
+    users::Users,
 };
 
 /// How long a client waits until our own services know of its change; it is durable before that.
@@ -34,6 +40,7 @@ pub(crate) struct Parts {
     pub keys: RemovalKeys,
     /// Requests with a key that are being worked on.
     pub in_progress: InProgress,
+    pub typing_limit: TypingLimit,
 }
 
 /// The service. The operations of each feature are in its folder. Cheap to clone.

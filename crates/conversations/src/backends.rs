@@ -5,15 +5,24 @@ use std::{
     time::Duration,
 };
 
+use aldis_api::Label;
 use aldis_peers::{CallOptions, PeerError, PeerErrorKind, Peers};
 use aldis_proto::{
     channel::Channel,
     convert::{self, InvalidWire},
     federation::v1::{self as pb, conversations_client::ConversationsClient, users_client::UsersClient},
 };
-use aldis_types::{ConversationId, Domain, Member, Qualified, UserId};
+use aldis_types::{ConversationId, Domain, Member, Qualified, Remote, Timestamp, UserId};
 
-use crate::{federated, groups::model::Metadata, users::ClientMap};
+use crate::{
+    federated,
+    groups::{
+        effects::Actor,
+        error::refusal,
+        model::{Metadata, Typing},
+    },
+    users::ClientMap,
+};
 
 /// Most users, clients of whom are asked for in one call.
 const MAX_CLIENT_USERS: usize = 500;
@@ -43,6 +52,15 @@ pub(crate) struct OwnersView {
     pub metadata: Metadata,
     /// Everybody, the asking user included.
     pub members: Vec<Member>,
+}
+
+/// What an owner says to somebody's typing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TypingTold {
+    /// The others hear of it.
+    Told,
+    /// He may not.
+    Refused(Label),
 }
 
 /// Asks other backends through our own federator. Cheap to clone.
@@ -174,6 +192,57 @@ impl Backends {
             Err(error) if broke(&error) && begun.elapsed() < RETRY_WITHIN => call().await,
             outcome => outcome,
         }
+    }
+}
+
+impl Backends {
+    /// Tells the owner of a conversation that one of our users types.
+    pub(crate) async fn typing(
+        &self,
+        conversation: &Remote<ConversationId>,
+        actor: &Actor,
+        typing: Typing,
+    ) -> Result<TypingTold, PeerError> {
+        use pb::typing_response::Outcome;
+        let owner = conversation.domain();
+        let message = pb::TypingRequest {
+            conversation: convert::bytes_of(conversation.id()),
+            user: convert::bytes_of(actor.user.id),
+            connection: actor.connection.map_or(0, |connection| connection.0),
+            status: federated::write_typing(typing).into(),
+        };
+        let options = CallOptions::default();
+        let mut client = self.conversations();
+        let answer = Peers::finish(owner, &options, client.typing(Peers::request(owner, message, &options))).await?;
+        let invalid = |what: &'static str| PeerError::invalid_answer(owner, what);
+        match answer.outcome.ok_or_else(|| invalid("outcome"))? {
+            Outcome::Told(_) => Ok(TypingTold::Told),
+            Outcome::Refused(refused) => {
+                let row = refusal(&refused.label).ok_or_else(|| invalid("refused.label"))?;
+                Ok(TypingTold::Refused(row))
+            }
+        }
+    }
+
+    /// Tells a backend that a member of a conversation of ours types.
+    pub(crate) async fn on_typing(
+        &self,
+        domain: &Domain,
+        conversation: ConversationId,
+        user: &Qualified<UserId>,
+        typing: Typing,
+        time: Timestamp,
+        deadline: Duration,
+    ) -> Result<(), PeerError> {
+        let message = pb::OnTypingRequest {
+            conversation: convert::bytes_of(conversation),
+            user: Some(convert::to_qualified(user)),
+            status: federated::write_typing(typing).into(),
+            time: time.millis(),
+        };
+        let options = CallOptions { deadline: Some(deadline), ..CallOptions::default() };
+        let mut client = self.conversations();
+        Peers::finish(domain, &options, client.on_typing(Peers::request(domain, message, &options))).await.map(drop)
     }
 }
 

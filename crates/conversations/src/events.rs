@@ -3,13 +3,15 @@
 //! An event is written before its time is known, since that is fixed with the head of the conversation; the time stands
 //! at a fixed place in front and is filled in by [`Event::at`].
 
-use aldis_types::{ClientId, ConversationId, Member, Qualified, RoleName, Timestamp, UserId};
+use aldis_types::{
+    Access, AccessRole, ClientId, ConversationId, LegacyAccessRole, Member, Qualified, RoleName, Timestamp, UserId,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
 use crate::groups::{
     json::{Shape, View},
-    model::{Change, SettingsUpdate},
+    model::{Change, SettingsUpdate, Typing},
 };
 
 /// `{"time":"` stands before the time, which has always 24 characters.
@@ -104,7 +106,17 @@ impl Envelope<'_> {
             Change::SetReceiptMode(mode) => {
                 self.event("conversation.receipt-mode-update", Receipt { receipt_mode: *mode })
             }
+            Change::SetAccess { access, roles } => {
+                let access_role = LegacyAccessRole::containing(roles);
+                let data = AccessUpdate { access, access_role, access_role_v2: roles };
+                self.event("conversation.access-update", data)
+            }
         }
+    }
+
+    /// `conversation.delete`.
+    pub(crate) fn deleted(self) -> Event {
+        self.event("conversation.delete", ())
     }
 
     /// `conversation.member-update` about the user's own settings.
@@ -130,8 +142,8 @@ impl Envelope<'_> {
     }
 
     /// `conversation.typing`.
-    pub(crate) fn typing(self, status: &'static str) -> Event {
-        self.event("conversation.typing", Typing { status })
+    pub(crate) fn typing(self, status: Typing) -> Event {
+        self.event("conversation.typing", TypingJson { status })
     }
 
     /// `conversation.otr-message-add`, for one client.
@@ -202,6 +214,13 @@ struct Receipt {
 }
 
 #[derive(Serialize)]
+struct AccessUpdate<'a> {
+    access: &'a [Access],
+    access_role: LegacyAccessRole,
+    access_role_v2: &'a [AccessRole],
+}
+
+#[derive(Serialize)]
 struct SettingsJson<'a> {
     qualified_target: &'a Qualified<UserId>,
     target: UserId,
@@ -229,8 +248,8 @@ struct ConnectRequest<'a> {
 }
 
 #[derive(Serialize)]
-struct Typing {
-    status: &'static str,
+struct TypingJson {
+    status: Typing,
 }
 
 #[derive(Serialize)]

@@ -6,9 +6,15 @@ use aldis_proto::{
     convert::{self, InvalidWire},
     federation::v1::{self as pb, conversation_event},
 };
-use aldis_types::{ConnId, ConversationId, ConversationType, Domain, Member, Protocol, Qualified, Timestamp, UserId};
+use aldis_types::{
+    Access, AccessRole, ConnId, ConversationId, ConversationType, Domain, Member, Protocol, Qualified, Timestamp,
+    UserId,
+};
 
-use crate::groups::model::{Change, LeaveReason, MAX_NAME_CHARS, Metadata};
+use crate::groups::{
+    model::{Change, LeaveReason, MAX_NAME_CHARS, Metadata, Typing},
+    sorted,
+};
 
 /// More members than any backend allows; a longer list is refused.
 const MAX_MEMBERS: usize = 2000;
@@ -24,6 +30,9 @@ pub(crate) mod kind {
     pub(crate) const MEMBER_ROLE_CHANGED: u32 = 14;
     pub(crate) const MESSAGE_TIMER_CHANGED: u32 = 15;
     pub(crate) const RECEIPT_MODE_CHANGED: u32 = 16;
+    pub(crate) const ACCESS_CHANGED: u32 = 17;
+    pub(crate) const DELETED: u32 = 18;
+    pub(crate) const MEMBERS_DEPARTED: u32 = 19;
     pub(crate) const MESSAGE_SENT: u32 = 30;
 
     /// Every kind that this build understands.
@@ -35,6 +44,9 @@ pub(crate) mod kind {
         MEMBER_ROLE_CHANGED,
         MESSAGE_TIMER_CHANGED,
         RECEIPT_MODE_CHANGED,
+        ACCESS_CHANGED,
+        DELETED,
+        MEMBERS_DEPARTED,
         MESSAGE_SENT,
     ];
 }
@@ -50,8 +62,9 @@ pub(crate) fn kind_of(change: &conversation_event::Change) -> u32 {
         Wire::MemberRoleChanged(_) => kind::MEMBER_ROLE_CHANGED,
         Wire::MessageTimerChanged(_) => kind::MESSAGE_TIMER_CHANGED,
         Wire::ReceiptModeChanged(_) => kind::RECEIPT_MODE_CHANGED,
-        Wire::AccessChanged(_) => 17,
-        Wire::Deleted(_) => 18,
+        Wire::AccessChanged(_) => kind::ACCESS_CHANGED,
+        Wire::Deleted(_) => kind::DELETED,
+        Wire::MembersDeparted(_) => kind::MEMBERS_DEPARTED,
         Wire::MessageSent(_) => kind::MESSAGE_SENT,
     }
 }
@@ -59,7 +72,7 @@ pub(crate) fn kind_of(change: &conversation_event::Change) -> u32 {
 /// What an event of another backend's conversation says, beside its change.
 #[derive(Debug, Clone)]
 pub(crate) struct Head {
-    /// The conversation, qualified with the origin.
+    /// The conversation, qualified with the origin. Only for [`Told::Departed`] it is one of ours.
     pub conversation: Qualified<ConversationId>,
     /// When, by the owner.
     pub time: Timestamp,
@@ -74,8 +87,12 @@ pub(crate) struct Head {
 pub(crate) enum Told {
     /// A new conversation with everybody in it.
     Created { metadata: Box<Metadata>, members: Vec<Member> },
-    /// Anything but a message.
+    /// Anything else but a message.
     Changed(Change),
+    /// The conversation is no more.
+    Deleted,
+    /// Users of the origin are not in a conversation of ours.
+    Departed { users: Vec<UserId>, reason: pb::members_departed::Reason },
     /// A message for users of ours.
     Message(pb::MessageSent),
 }
@@ -123,8 +140,20 @@ fn read_change(change: conversation_event::Change) -> Result<Told, InvalidWire> 
         })),
         Wire::MessageTimerChanged(changed) => Told::Changed(Change::SetMessageTimer(changed.message_timer_ms)),
         Wire::ReceiptModeChanged(changed) => Told::Changed(Change::SetReceiptMode(changed.receipt_mode)),
+        Wire::AccessChanged(changed) => {
+            let (access, roles) = read_access(&changed.access, &changed.access_roles)?;
+            Told::Changed(Change::SetAccess { access, roles })
+        }
+        Wire::Deleted(_) => Told::Deleted,
+        Wire::MembersDeparted(departed) => {
+            let users = convert::user_ids(&departed.users, MAX_MEMBERS)?;
+            match departed.reason() {
+                pb::members_departed::Reason::Unspecified => return Err(InvalidWire("reason")),
+                _ if users.is_empty() => return Err(InvalidWire("users")),
+                reason => Told::Departed { users, reason },
+            }
+        }
         Wire::MessageSent(message) => Told::Message(message),
-        Wire::AccessChanged(_) | Wire::Deleted(_) => return Err(InvalidWire("change")),
     })
 }
 
@@ -142,6 +171,15 @@ pub(crate) fn read_members(members: &[pb::Member]) -> Result<Vec<Member>, Invali
         return Err(InvalidWire("members"));
     }
     members.iter().map(Member::try_from).collect()
+}
+
+/// How people get in and who may, each kind once.
+pub(crate) fn read_access(access: &[i32], roles: &[i32]) -> Result<(Vec<Access>, Vec<AccessRole>), InvalidWire> {
+    if access.len() > MAX_ACCESS || roles.len() > MAX_ACCESS {
+        return Err(InvalidWire("access"));
+    }
+    let (access, roles) = (convert::from_access(access)?, convert::from_access_roles(roles)?);
+    Ok((sorted(&access), sorted(&roles)))
 }
 
 fn read_name(name: &str) -> Result<String, InvalidWire> {
@@ -227,7 +265,32 @@ pub(crate) fn write_change(
             let change = pb::ReceiptModeChanged { receipt_mode: *mode };
             (kind::RECEIPT_MODE_CHANGED, Wire::ReceiptModeChanged(change))
         }
+        Change::SetAccess { access, roles } => {
+            let (access, access_roles) = (convert::to_access(access), convert::to_access_roles(roles));
+            (kind::ACCESS_CHANGED, Wire::AccessChanged(pb::AccessChanged { access, access_roles }))
+        }
     }
+}
+
+/// What the owner of a conversation is told about users of ours who are not in it.
+pub(crate) fn write_departed(
+    own: &Domain,
+    conversation: ConversationId,
+    users: &[UserId],
+    reason: pb::members_departed::Reason,
+    time: Timestamp,
+) -> (u32, pb::ConversationEvent) {
+    let actor = users.first().map(|user| convert::to_qualified(&own.own(*user).into_qualified()));
+    let users = users.iter().map(convert::bytes_of).collect();
+    let event = pb::ConversationEvent {
+        conversation: convert::bytes_of(conversation),
+        time: time.millis(),
+        version: 0,
+        actor,
+        actor_connection: None,
+        change: Some(conversation_event::Change::MembersDeparted(pb::MembersDeparted { users, reason: reason.into() })),
+    };
+    (kind::MEMBERS_DEPARTED, event)
 }
 
 /// A new conversation with the number of its kind.
@@ -237,6 +300,23 @@ pub(crate) fn write_created(metadata: &Metadata, members: &[Member]) -> (u32, co
         members: members.iter().map(pb::Member::from).collect(),
     };
     (kind::CREATED, conversation_event::Change::Created(created))
+}
+
+/// What somebody does, on the wire.
+pub(crate) fn write_typing(typing: Typing) -> pb::TypingStatus {
+    match typing {
+        Typing::Started => pb::TypingStatus::Started,
+        Typing::Stopped => pb::TypingStatus::Stopped,
+    }
+}
+
+/// What somebody does, from the wire.
+pub(crate) fn read_typing(status: pb::TypingStatus) -> Result<Typing, InvalidWire> {
+    match status {
+        pb::TypingStatus::Unspecified => Err(InvalidWire("status")),
+        pb::TypingStatus::Started => Ok(Typing::Started),
+        pb::TypingStatus::Stopped => Ok(Typing::Stopped),
+    }
 }
 
 /// Whether a conversation of another backend may be of this type: what is derived or private is never told of.

@@ -16,7 +16,7 @@ use aldis_proto::{
     },
     metadata,
 };
-use aldis_types::{ClientId, ConnId, ConversationId, Domain, Member, Qualified, RoleName, UserId};
+use aldis_types::{ClientId, ConnId, ConversationId, Domain, Member, Qualified, RoleName, Timestamp, UserId};
 use async_trait::async_trait;
 use prost::Message;
 use tonic::{Request, Response, Status};
@@ -159,12 +159,45 @@ impl Conversations for ConversationsServer {
                     second: second.as_str().to_owned(),
                 })
             }
-            Err(GroupError::Unreachable(domains)) => Wire::Unreachable(update_conversation_response::Unreachable {
-                domains: domains.iter().map(|domain| domain.as_str().to_owned()).collect(),
-            }),
+            Err(GroupError::Unreachable(unreachable)) => {
+                let names =
+                    |domains: BTreeSet<Domain>| domains.iter().map(|domain| domain.as_str().to_owned()).collect();
+                Wire::Unreachable(update_conversation_response::Unreachable {
+                    domains: names(unreachable.domains),
+                    denied: names(unreachable.denied),
+                })
+            }
             Err(error) => Wire::Refused(pb::Refused { label: refused_label(&error)? }),
         };
         Ok(Response::new(pb::UpdateConversationResponse { outcome: Some(outcome) }))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.typing", skip_all)]
+    async fn typing(&self, request: Request<pb::TypingRequest>) -> Result<Response<pb::TypingResponse>, Status> {
+        use pb::typing_response::{Outcome as Wire, Told};
+        let origin = self.admit(&request)?;
+        let request = request.into_inner();
+        let id = convert::conversation_id(&request.conversation)?;
+        let actor = Actor { user: Qualified::new(convert::user_id(&request.user)?, origin), connection: None };
+        let typing = federated::read_typing(request.status())?;
+        let outcome = match self.0.typing_here(id, &actor, typing).await {
+            Ok(()) => Wire::Told(Told {}),
+            Err(error) => Wire::Refused(pb::Refused { label: refused_label(&error)? }),
+        };
+        Ok(Response::new(pb::TypingResponse { outcome: Some(outcome) }))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.on_typing", skip_all)]
+    async fn on_typing(&self, request: Request<pb::OnTypingRequest>) -> Result<Response<pb::OnTypingResponse>, Status> {
+        let origin = self.admit(&request)?;
+        let request = request.into_inner();
+        let conversation = Qualified::new(convert::conversation_id(&request.conversation)?, origin);
+        let user = convert::qualified_user(request.user.as_ref())?;
+        let typing = federated::read_typing(request.status())?;
+        let time = Timestamp::from_millis(request.time);
+        let shown = self.0.typing_elsewhere(&conversation, &user, typing, time).await;
+        shown.map_err(|error| status(&error))?;
+        Ok(Response::new(pb::OnTypingResponse {}))
     }
 }
 
@@ -240,6 +273,12 @@ fn read_action(action: update_conversation_request::Action) -> Result<Action, St
         }
         Wire::SetMessageTimer(set) => Action::SetMessageTimer(set.message_timer_ms),
         Wire::SetReceiptMode(set) => Action::SetReceiptMode(set.receipt_mode),
-        Wire::SetAccess(_) => return Err(Status::unimplemented("access cannot be changed yet")),
+        Wire::SetAccess(set) => {
+            let (access, roles) = federated::read_access(&set.access, &set.access_roles)?;
+            Action::SetAccess { access, roles }
+        }
+        Wire::ReplaceMembers(replace) => {
+            Action::ReplaceMembers { users: read_users(&replace.users)?, role: read_role(&replace.role)? }
+        }
     })
 }

@@ -8,7 +8,7 @@ use bolero::{check, generator::TypeGenerator};
 
 use crate::{
     groups::list::Cursor,
-    messages::wire::{NewMessage, Recipient, Strategy, write},
+    messages::wire::{NewMessage, Recipient, Strategy, write, write_older},
 };
 
 #[derive(Debug, Clone, TypeGenerator)]
@@ -59,14 +59,18 @@ fn message_bodies() {
     check!().with_type::<(Fields, u16, u8)>().for_each(|(fields, place, byte)| {
         let message = fields.message();
         let body = write(&message);
-        assert_eq!(NewMessage::read(body.clone()), Ok(message));
+        assert_eq!(NewMessage::read(body.clone()), Ok(message.clone()));
         let place = usize::from(*place) % body.len();
         let _ = NewMessage::read(body.slice(..place));
         let mut altered = body.to_vec();
         altered[place] = *byte;
         let _ = NewMessage::read(altered.into());
+        let own = user(&[0; 16], false).domain;
+        let older = write_older(&message);
+        let _ = NewMessage::read_older(older.slice(..place.min(older.len())), &own, Strategy::ReportAll);
     });
     check!().with_type::<Vec<u8>>().for_each(|bytes| {
+        let _ = NewMessage::read_older(bytes.clone().into(), &user(&[0; 16], false).domain, Strategy::ReportAll);
         if let Ok(message) = NewMessage::read(bytes.clone().into()) {
             assert_eq!(NewMessage::read(write(&message)), Ok(message));
         }

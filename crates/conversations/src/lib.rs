@@ -139,6 +139,7 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
         verifier,
         keys,
         in_progress: in_progress::InProgress::default(),
+        typing_limit: groups::TypingLimit::default(),
     });
     let received = Received::new(app.clone());
     let relays = Relays { peers, policy: policy.clone(), notifications: Some(notifications), conversations: None };

@@ -68,6 +68,12 @@ pub(crate) struct Facts {
     cut: watch::Sender<u64>,
     /// Calls between backends that were carried, `caller>target path`.
     pub(crate) calls: Vec<String>,
+    /// Users whose account has no address.
+    pub(crate) guests: HashSet<QualifiedUser>,
+    /// Users whose account is gone.
+    pub(crate) deleted: HashSet<QualifiedUser>,
+    /// Event streams that cannot be opened, by caller and target.
+    held: HashSet<(Domain, Domain)>,
 }
 
 #[derive(Clone, Default)]
@@ -102,6 +108,15 @@ impl World {
         let mut facts = self.facts();
         facts.down.remove(&domain(name));
         facts.down.extend(down.then(|| domain(name)));
+        facts.cut.send_modify(|cut| *cut += 1);
+    }
+
+    /// Keeps the events of one backend for another from being delivered; calls go through.
+    pub(crate) fn hold(&self, from: &str, to: &str, held: bool) {
+        let mut facts = self.facts();
+        let pair = (domain(from), domain(to));
+        facts.held.remove(&pair);
+        facts.held.extend(held.then_some(pair));
         facts.cut.send_modify(|cut| *cut += 1);
     }
 
@@ -143,7 +158,8 @@ impl World {
                 let mut facts = world.facts();
                 let path = request.uri().path().to_owned();
                 facts.calls.push(format!("{own}>{target} {path}"));
-                let up = !facts.down.contains(&target) && !facts.down.contains(&own);
+                let held = path.ends_with("/Deliver") && facts.held.contains(&(own.clone(), target.clone()));
+                let up = !held && !facts.down.contains(&target) && !facts.down.contains(&own);
                 facts.routes.get(&target).filter(|_| up).cloned()
             });
             let mut cut = world.facts().cut.subscribe();
@@ -227,13 +243,15 @@ impl profiles_server::Profiles for FakeUsers {
         &self,
         request: Request<internal::GetAccountsRequest>,
     ) -> Result<GrpcResponse<internal::GetAccountsResponse>, Status> {
-        let accounts = request.into_inner().users.into_iter().map(|id| internal::Account {
-            id,
-            name: "Name".to_owned(),
-            activated: true,
-            ..internal::Account::default()
+        let users = request.into_inner().users;
+        let facts = self.world.facts();
+        let accounts = users.into_iter().map(|id| {
+            let user = Qualified::new(convert::user_id(&id)?, self.domain.clone());
+            let (activated, deleted) = (!facts.guests.contains(&user), facts.deleted.contains(&user));
+            Ok(internal::Account { id, name: "Name".to_owned(), activated, deleted, suspended: false })
         });
-        Ok(GrpcResponse::new(internal::GetAccountsResponse { accounts: accounts.collect() }))
+        let accounts = accounts.collect::<Result<_, Status>>()?;
+        Ok(GrpcResponse::new(internal::GetAccountsResponse { accounts }))
     }
 }
 

@@ -10,7 +10,7 @@ use aldis_proto::{
     channel::Channel,
     convert::{self, InvalidWire},
     internal::v1::{
-        GetAccountsRequest, GetRelationsRequest, ListClientsRequest, clients_client::ClientsClient,
+        Account, GetAccountsRequest, GetRelationsRequest, ListClientsRequest, clients_client::ClientsClient,
         connections_client::ConnectionsClient, profiles_client::ProfilesClient,
     },
 };
@@ -120,19 +120,35 @@ impl Users {
 
     /// Those of our users who have an account that is activated and neither deleted nor suspended.
     pub(crate) async fn active(&self, users: &BTreeSet<UserId>) -> Result<HashSet<UserId>, UsersError> {
+        self.accounts(users, |account| account.activated && !account.deleted && !account.suspended).await
+    }
+
+    /// Those of our users whose account has no address.
+    pub(crate) async fn guests(&self, users: &BTreeSet<UserId>) -> Result<HashSet<UserId>, UsersError> {
+        self.accounts(users, |account| !account.activated && !account.deleted).await
+    }
+
+    /// Whether the account of one of our users is gone.
+    pub(crate) async fn is_deleted(&self, user: UserId) -> Result<bool, UsersError> {
+        Ok(self.accounts(&[user].into(), |account| !account.deleted).await?.is_empty())
+    }
+
+    async fn accounts(
+        &self,
+        users: &BTreeSet<UserId>,
+        wanted: impl Fn(&Account) -> bool,
+    ) -> Result<HashSet<UserId>, UsersError> {
         let users: Vec<_> = users.iter().map(convert::bytes_of).collect();
-        let mut active = HashSet::with_capacity(users.len());
+        let mut found = HashSet::with_capacity(users.len());
         for chunk in users.chunks(CHUNK) {
             let mut client = ProfilesClient::new(self.channel.clone());
             let request = GetAccountsRequest { users: chunk.to_vec() };
             let answer = ask(client.get_accounts(with_deadline(request))).await?;
-            for account in answer.accounts {
-                if account.activated && !account.deleted && !account.suspended {
-                    active.insert(convert::user_id(&account.id)?);
-                }
+            for account in answer.accounts.iter().filter(|account| wanted(account)) {
+                found.insert(convert::user_id(&account.id)?);
             }
         }
-        Ok(active)
+        Ok(found)
     }
 }
 

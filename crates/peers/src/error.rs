@@ -106,6 +106,11 @@ impl PeerError {
     pub fn is_denied(&self) -> bool {
         matches!(&self.kind, PeerErrorKind::Hop { label, .. } if *label == label::FEDERATION_DENIED.label)
     }
+
+    /// The peer's policy refused us.
+    pub fn is_denied_there(&self) -> bool {
+        matches!(&self.kind, PeerErrorKind::Peer { label, .. } if label == label::FEDERATION_DENIED.label)
+    }
 }
 
 impl Fault for PeerError {

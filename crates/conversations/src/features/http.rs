@@ -1,6 +1,7 @@
 //! Client routes of features: truthful answers for accounts without teams on a backend without MLS and conferences.
 
-use aldis_api::{HttpError, Json, Query, UserCaller, label};
+use aldis_api::{HttpError, Json, Path, Query, UserCaller, label};
+use aldis_types::ConversationId;
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -82,10 +83,15 @@ pub(crate) async fn get_feature_configs(_: UserCaller) -> Response {
     Json(feature_configs()).into_response()
 }
 
-/// `GET /conversations/{id}/features/conversationGuestLinks`.
-#[tracing::instrument(name = "http.features.guest_links", skip_all, fields(user.id))]
-pub(crate) async fn guest_links(_: UserCaller) -> Response {
-    Json(feature("disabled", "locked", None)).into_response()
+/// `GET /conversations/{id}/features/conversationGuestLinks`, for members.
+#[tracing::instrument(name = "http.features.guest_links", skip_all, fields(user.id, conversation.id = %id))]
+pub(crate) async fn guest_links(
+    State(app): State<App>,
+    caller: UserCaller,
+    Path(id): Path<ConversationId>,
+) -> Result<Response, HttpError> {
+    app.find_own_for(caller.user, id).await?;
+    Ok(Json(feature("disabled", "locked", None)).into_response())
 }
 
 #[derive(Deserialize)]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{MLS, Shown, member};
 use crate::{
     events::{Envelope, Event},
-    groups::model::{Change, LeaveReason, SettingsUpdate},
+    groups::model::{Change, LeaveReason, SettingsUpdate, Typing},
     testing::user,
 };
 
@@ -67,10 +67,12 @@ fn kinds() -> BTreeSet<String> {
         Change::SetRole(member),
         Change::SetMessageTimer(None),
         Change::SetReceiptMode(1),
+        Change::SetAccess { access: vec![], roles: vec![] },
     ];
     let events = changes.iter().map(|change| envelope.changed(change)).chain([
         envelope.connect_request(&user, "name"),
-        envelope.typing("started"),
+        envelope.typing(Typing::Started),
+        envelope.deleted(),
         message(envelope, &json!({ "sender": "1", "recipient": "2", "text": "" })),
     ]);
     events.map(|event| read(&parsed(event, Timestamp::EPOCH)["type"])).collect()
@@ -80,8 +82,6 @@ fn not_offered(kind: &str) -> Verdict {
     Verdict::LeftOut(match kind {
         "conversation.mls-message-add" | "conversation.mls-welcome" | "conversation.protocol-update" => MLS,
         "conversation.code-update" | "conversation.code-delete" => "guest links are not offered",
-        "conversation.access-update" => "the access of a conversation cannot be changed yet",
-        "conversation.delete" => "only conversations of teams can be deleted, and there are no teams",
         other => panic!("unknown event {other}"),
     })
 }
@@ -131,13 +131,15 @@ fn event(sample: &Value) -> Verdict {
             message(envelope, data)
         }
         "conversation.rename" => envelope.changed(&Change::Rename(read(&data["name"]))),
-        "conversation.typing" => envelope.typing(match data["status"].as_str().unwrap() {
-            "started" => "started",
-            other => {
-                assert_eq!(other, "stopped");
-                "stopped"
-            }
-        }),
+        "conversation.typing" => envelope.typing(read(&data["status"])),
+        "conversation.delete" => {
+            // Of a team's conversation, and there are no teams.
+            expected.as_object_mut().unwrap().remove("team");
+            envelope.deleted()
+        }
+        "conversation.access-update" => {
+            envelope.changed(&Change::SetAccess { access: read(&data["access"]), roles: read(&data["access_role_v2"]) })
+        }
         other => return not_offered(other),
     };
     same(parsed(event, time), &expected);

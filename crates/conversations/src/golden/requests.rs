@@ -3,12 +3,19 @@
 use std::collections::BTreeSet;
 
 use aldis_golden::{Golden, read, same};
-use aldis_types::{Access, AccessRole, ConversationId, Qualified, UserId};
+use aldis_types::{Access, AccessRole, ConversationId, Qualified, Timestamp, UserId};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
     groups::http as groups,
+    messages::{
+        mismatch::{Clients, Comparison},
+        older::{OlderStatus, read_json},
+        status::Status,
+        wire::Strategy,
+    },
     testing::{Backend, QualifiedUser, World, domain, user},
 };
 
@@ -64,6 +71,7 @@ pub(super) async fn check(golden: &mut Golden) {
     let scene = Scene::new().await;
     changes(golden, &scene).await;
     lists(golden, &scene).await;
+    older_messages(golden).await;
     for kind in ["NewConv_user", "fromJSON/NewConv_user"] {
         golden.ask(kind, async |sample| new_group(&scene, sample).await).await;
     }
@@ -104,6 +112,62 @@ async fn changes(golden: &mut Golden, scene: &Scene) {
             let (status, _) = scene.alpha.post(&scene.ann, &scene.path("typing"), sample.clone()).await;
             assert_eq!(status, StatusCode::OK);
             same(&scene.alpha.wait_for(&scene.bob, "conversation.typing", 1).await[0].event["data"], sample);
+        })
+        .await;
+}
+
+/// The older form of a message: what is posted, and what is answered.
+async fn older_messages(golden: &mut Golden) {
+    let own = domain("alpha.test");
+    let read_body = |body: &Value| read_json(body.to_string().as_bytes(), &own, Strategy::ReportAll).unwrap();
+    for kind in ["NewOtrMessage_user", "fromJSON/NewOtrMessage_user"] {
+        golden
+            .ask(kind, async |sample| {
+                let message = read_body(sample);
+                assert_eq!(json!(message.sender), sample["sender"]);
+                assert_eq!(message.high_priority, sample["native_priority"] == "high");
+                assert_eq!(message.native_push, sample["native_push"] != false);
+                assert_eq!(message.transient, sample["transient"] == true);
+                assert_eq!(message.strategy, Strategy::ReportOnly(vec![]));
+            })
+            .await;
+    }
+    golden
+        .ask("Priority_user", async |sample| {
+            let message = read_body(&json!({ "sender": "1", "recipients": {}, "native_priority": sample }));
+            assert_eq!(message.high_priority, sample == "high");
+        })
+        .await;
+    golden
+        .ask("OtrRecipients_user", async |sample| {
+            // The samples have any text where real ciphertexts are base64.
+            let mut recipients = sample.clone();
+            for text in
+                recipients.as_object_mut().unwrap().values_mut().flat_map(|it| it.as_object_mut().unwrap().values_mut())
+            {
+                *text = STANDARD.encode(text.as_str().unwrap()).into();
+            }
+            let mut read = json!({});
+            for recipient in read_body(&json!({ "sender": "1", "recipients": recipients })).recipients {
+                let text = String::from_utf8(recipient.text.to_vec()).unwrap();
+                read[recipient.user.id.to_string()][recipient.client.to_string()] = text.into();
+            }
+            same(read, sample);
+        })
+        .await;
+    golden
+        .ask("ClientMismatch_user", async |sample| {
+            let clients = |key: &str| Clients::from([(domain("alpha.test"), read(&sample[key]))]);
+            let compared = Comparison {
+                missing: clients("missing"),
+                redundant: clients("redundant"),
+                deleted: clients("deleted"),
+                ..Comparison::default()
+            };
+            let status = Status::new(read(&sample["time"]), compared);
+            let mut expected = sample.clone();
+            expected["time"] = json!(read::<Timestamp>(&sample["time"]));
+            same(json!(OlderStatus::of(status, &domain("alpha.test"))), &expected);
         })
         .await;
 }

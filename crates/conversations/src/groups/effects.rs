@@ -81,6 +81,13 @@ impl Telling {
     }
 }
 
+/// One change of a step, and who makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub actor: Actor,
+    pub change: Change,
+}
+
 /// Everything that others are told of one change.
 #[derive(Debug, Clone)]
 pub(crate) struct Effect {
@@ -117,6 +124,11 @@ pub(crate) fn of_creation(own: &Domain, new: &Conversation, actor: &Actor) -> Ef
     let (kind, change) = federated::write_created(&new.metadata, &members(new));
     let backends = new.backends(own);
     Effect { drafts, telling: Telling { conversation: new.id, actor: actor.clone(), kind, change, backends } }
+}
+
+/// The outbox rows of several changes in one step, of which the first has this stamp.
+pub(crate) fn rows(effects: Vec<Effect>, first: &Stamp) -> Vec<Outgoing> {
+    (0..).zip(effects).flat_map(|(number, effect)| effect.rows(&first.after(number))).collect()
 }
 
 /// Of a change: told to everybody who is, or was until then, a member.

@@ -1,14 +1,26 @@
 //! Why a request about conversations failed.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use aldis_api::{Fault, Label, label};
 use aldis_peers::PeerError;
 use aldis_storage::StoreError;
 use aldis_types::{Action, Domain};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::users::UsersError;
+
+/// Backends that cannot take part, as apps are told: they ask again without the users of all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Unreachable {
+    /// Everyone, in order.
+    #[serde(rename = "unreachable_backends")]
+    pub domains: BTreeSet<Domain>,
+    /// Those among them that can be reached and are not allowed, by them or by us.
+    #[serde(rename = "denied_backends", skip_serializing_if = "BTreeSet::is_empty")]
+    pub denied: BTreeSet<Domain>,
+}
 
 /// Why a request about conversations failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,12 +35,20 @@ pub(crate) enum GroupError {
     ActionDenied(Action),
     #[error("not possible in this kind of conversation")]
     InvalidOp,
+    #[error("nobody could be in a conversation with this access")]
+    InvalidTargetAccess,
     #[error("not connected with somebody")]
     NotConnected,
     #[error("too many members")]
     TooManyMembers,
-    #[error("operation denied")]
-    OperationDenied,
+    #[error("not offered: {0}")]
+    OperationDenied(&'static str),
+    #[error("channels do not exist here")]
+    ChannelsNotEnabled,
+    #[error("guest links do not exist here")]
+    GuestLinksDisabled,
+    #[error("no such guest link")]
+    NoConversationCode,
     #[error("teams do not exist here")]
     NoTeamMember,
     #[error("MLS is not enabled")]
@@ -38,7 +58,7 @@ pub(crate) enum GroupError {
     #[error("not available across backends")]
     NotAcrossBackends,
     #[error("unreachable backends: {0:?}")]
-    Unreachable(Vec<Domain>),
+    Unreachable(Unreachable),
     #[error("{0} and {1} do not federate")]
     NonFederating(Domain, Domain),
     #[error("our policy denies {0}")]
@@ -62,10 +82,13 @@ impl Fault for GroupError {
             Self::NoMember => label::NO_CONVERSATION_MEMBER,
             Self::AccessDenied => label::ACCESS_DENIED,
             Self::ActionDenied(_) => label::ACTION_DENIED,
-            Self::InvalidOp => label::INVALID_OP,
+            Self::InvalidOp | Self::InvalidTargetAccess => label::INVALID_OP,
             Self::NotConnected => label::NOT_CONNECTED,
             Self::TooManyMembers => label::TOO_MANY_MEMBERS,
-            Self::OperationDenied => label::OPERATION_DENIED,
+            Self::OperationDenied(_) => label::OPERATION_DENIED,
+            Self::ChannelsNotEnabled => label::CHANNELS_NOT_ENABLED,
+            Self::GuestLinksDisabled => label::GUEST_LINKS_DISABLED,
+            Self::NoConversationCode => label::NO_CONVERSATION_CODE,
             Self::NoTeamMember => label::NO_TEAM_MEMBER,
             Self::MlsNotEnabled => label::MLS_NOT_ENABLED,
             Self::BadRequest(_) => label::BAD_REQUEST,
@@ -91,14 +114,15 @@ impl Fault for GroupError {
     fn message(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::ActionDenied(action) => Some(format!("Insufficient authorization (missing {action})").into()),
-            Self::BadRequest(text) => Some(Cow::Borrowed(text)),
+            Self::BadRequest(text) | Self::OperationDenied(text) => Some(Cow::Borrowed(text)),
+            Self::InvalidTargetAccess => Some(Cow::Borrowed("Invalid target access")),
             _ => None,
         }
     }
 
     fn body(&self) -> Option<Value> {
         match self {
-            Self::Unreachable(domains) => Some(json!({ "unreachable_backends": domains })),
+            Self::Unreachable(unreachable) => Some(json!(unreachable)),
             Self::NonFederating(first, second) => Some(json!({ "non_federating_backends": [first, second] })),
             _ => None,
         }

@@ -20,9 +20,9 @@ use super::{
     error::GroupError,
     json::{ConversationJson, Shape, self_member},
     list::{Cursor, MAX_LIST, Seen},
-    model::{Action, DEFAULT_ACCESS_ROLES, SettingsUpdate},
+    model::{Action, DEFAULT_ACCESS_ROLES, SettingsUpdate, Typing},
 };
-use crate::app::App;
+use crate::{app::App, groups::sorted};
 
 type ConversationPath = Path<(Domain, ConversationId)>;
 
@@ -63,6 +63,27 @@ pub(crate) struct CreateBody {
     team: Option<Value>,
     #[serde(default)]
     skip_creator: bool,
+    group_conv_type: Option<GroupKind>,
+    add_permission: Option<AddPermission>,
+    #[serde(default)]
+    cells: bool,
+    parent: Option<ConversationId>,
+}
+
+#[derive(Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum GroupKind {
+    GroupConversation,
+    Channel,
+    Meeting,
+}
+
+/// Who may add members to a channel.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AddPermission {
+    Admins,
+    Everyone,
 }
 
 impl CreateBody {
@@ -73,24 +94,37 @@ impl CreateBody {
         if self.team.is_some() {
             return Err(GroupError::NoTeamMember);
         }
-        if self.skip_creator {
-            return Err(GroupError::OperationDenied);
-        }
+        self.check_offered()?;
         let mut users: BTreeSet<_> = self.qualified_users.into_iter().collect();
         users.extend(self.users.into_iter().map(|user| app.own_user(user)));
-        let sorted = |access: Vec<Access>| access.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
         Ok(NewGroup {
             name: self.name,
             users,
             role: self.conversation_role.unwrap_or_else(RoleName::admin),
-            access: self.access.map_or_else(|| vec![Access::Invite], sorted),
-            access_roles: self.access_role.map_or_else(
-                || DEFAULT_ACCESS_ROLES.to_vec(),
-                |roles| roles.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
-            ),
+            access: self.access.map_or_else(|| vec![Access::Invite], |access| sorted(&access)),
+            access_roles: self.access_role.map_or_else(|| DEFAULT_ACCESS_ROLES.to_vec(), |roles| sorted(&roles)),
             message_timer: self.message_timer,
             receipt_mode: self.receipt_mode,
         })
+    }
+
+    /// What this backend does not have is refused, never left out in silence.
+    fn check_offered(&self) -> Result<(), GroupError> {
+        match &self.group_conv_type {
+            None | Some(GroupKind::GroupConversation) => {}
+            Some(GroupKind::Channel) => return Err(GroupError::ChannelsNotEnabled),
+            Some(GroupKind::Meeting) => return Err(GroupError::OperationDenied("Meetings are not available")),
+        }
+        let missing = [
+            (self.skip_creator, "Only in channels the creator may be left out"),
+            (self.add_permission.is_some(), "Only channels have an add permission"),
+            (self.cells, "Cells are not available"),
+            (self.parent.is_some(), "Conversations inside conversations are not available"),
+        ];
+        match missing.into_iter().find(|(asked, _)| *asked) {
+            Some((_, why)) => Err(GroupError::OperationDenied(why)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -228,6 +262,19 @@ pub(crate) struct AddBody {
     conversation_role: Option<RoleName>,
 }
 
+impl AddBody {
+    fn read(self, app: &App) -> Result<(Vec<Qualified<UserId>>, RoleName), GroupError> {
+        let users: BTreeSet<_> = self.qualified_users.into_iter().collect();
+        if users.is_empty() {
+            return Err(GroupError::BadRequest("qualified_users must not be empty"));
+        }
+        if users.len() > app.config.max_members {
+            return Err(GroupError::TooManyMembers);
+        }
+        Ok((users.into_iter().collect(), self.conversation_role.unwrap_or_else(RoleName::admin)))
+    }
+}
+
 /// `POST /conversations/{domain}/{id}/members`.
 #[tracing::instrument(name = "http.groups.add_members", skip_all, fields(user.id, conversation.id))]
 pub(crate) async fn add_members(
@@ -236,16 +283,22 @@ pub(crate) async fn add_members(
     path: ConversationPath,
     Json(body): Json<AddBody>,
 ) -> Result<Response, HttpError> {
-    let users: BTreeSet<_> = body.qualified_users.into_iter().collect();
-    if users.is_empty() {
-        return Err(GroupError::BadRequest("qualified_users must not be empty").into());
-    }
-    if users.len() > app.config.max_members {
-        return Err(GroupError::TooManyMembers.into());
-    }
-    let role = body.conversation_role.unwrap_or_else(RoleName::admin);
-    let action = Action::AddMembers { users: users.into_iter().collect(), role };
+    let (users, role) = body.read(&app)?;
+    let action = Action::AddMembers { users, role };
     Ok(event_or_nothing(app.update(&caller, qualified(path), action).await?))
+}
+
+/// `PUT /conversations/{domain}/{id}/members`, from version 13 on: the list of everybody else.
+#[tracing::instrument(name = "http.groups.replace_members", skip_all, fields(user.id, conversation.id))]
+pub(crate) async fn replace_members(
+    State(app): State<App>,
+    caller: UserCaller,
+    path: ConversationPath,
+    Json(body): Json<AddBody>,
+) -> Result<StatusCode, HttpError> {
+    let (users, role) = body.read(&app)?;
+    app.update(&caller, qualified(path), Action::ReplaceMembers { users, role }).await?;
+    Ok(StatusCode::OK)
 }
 
 type MemberPath = Path<(Domain, ConversationId, Domain, UserId)>;
@@ -314,6 +367,24 @@ pub(crate) async fn set_receipt_mode(
 }
 
 #[derive(Deserialize)]
+pub(crate) struct AccessBody {
+    access: Vec<Access>,
+    access_role: Vec<AccessRole>,
+}
+
+/// `PUT /conversations/{domain}/{id}/access`.
+#[tracing::instrument(name = "http.groups.set_access", skip_all, fields(user.id, conversation.id))]
+pub(crate) async fn set_access(
+    State(app): State<App>,
+    caller: UserCaller,
+    path: ConversationPath,
+    Json(body): Json<AccessBody>,
+) -> Result<Response, HttpError> {
+    let action = Action::SetAccess { access: sorted(&body.access), roles: sorted(&body.access_role) };
+    Ok(event_or_nothing(app.update(&caller, qualified(path), action).await?))
+}
+
+#[derive(Deserialize)]
 pub(crate) struct SettingsBody {
     otr_muted_status: Option<i32>,
     otr_muted_ref: Option<String>,
@@ -355,15 +426,8 @@ pub(crate) async fn get_self_member(
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum TypingStatus {
-    Started,
-    Stopped,
-}
-
-#[derive(Deserialize)]
 pub(crate) struct TypingBody {
-    status: TypingStatus,
+    status: Typing,
 }
 
 /// `POST /conversations/{domain}/{id}/typing`.
@@ -374,11 +438,7 @@ pub(crate) async fn typing(
     path: ConversationPath,
     Json(body): Json<TypingBody>,
 ) -> Result<StatusCode, HttpError> {
-    let status = match body.status {
-        TypingStatus::Started => "started",
-        TypingStatus::Stopped => "stopped",
-    };
-    app.typing(&caller, qualified(path), status).await?;
+    app.typing(&caller, qualified(path), body.status).await?;
     Ok(StatusCode::OK)
 }
 
@@ -395,10 +455,7 @@ pub(crate) async fn roles(
     caller: UserCaller,
     Path(id): Path<ConversationId>,
 ) -> Result<Response, HttpError> {
-    let conversation = app.find_own(id).await?.ok_or(GroupError::NoConversation)?;
-    if conversation.member(&app.own_user(caller.user)).is_none() {
-        return Err(GroupError::NoConversation.into());
-    }
+    app.find_own_for(caller.user, id).await?;
     let role = |role: RoleName| {
         let actions = Right::ALL.into_iter().filter(|right| role.allows(*right)).collect();
         RoleJson { conversation_role: role, actions }
@@ -423,6 +480,26 @@ pub(crate) async fn one_to_one(
     };
     let seen = app.one_to_one_with(caller.user, other).await?;
     one(&app, caller.user, &seen, Shape::Own)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct AddPermissionBody {
+    #[expect(dead_code, reason = "no conversation has one; the request must be well-formed all the same")]
+    add_permission: AddPermission,
+}
+
+/// `PUT /conversations/{domain}/{id}/add-permission`: only channels have one, 403 `invalid-op`.
+#[tracing::instrument(name = "http.groups.set_add_permission", skip_all, fields(user.id, conversation.id))]
+pub(crate) async fn set_add_permission(
+    State(app): State<App>,
+    caller: UserCaller,
+    path: ConversationPath,
+    Json(_): Json<AddPermissionBody>,
+) -> HttpError {
+    match app.get(caller.user, qualified(path)).await {
+        Ok(_) => GroupError::InvalidOp.into(),
+        Err(error) => error.into(),
+    }
 }
 
 /// What cannot be done without MLS.

@@ -6,7 +6,7 @@ use aldis_peers::FAN_OUT;
 use aldis_types::{Domain, Qualified, UserId};
 use futures::{StreamExt, stream};
 
-use super::error::GroupError;
+use super::error::{GroupError, Unreachable};
 use crate::{app::App, backends::InviteAnswer};
 
 /// Users that cannot be added.
@@ -97,7 +97,7 @@ impl App {
         Ok((questions, others))
     }
 
-    /// Asks all backends at the same time; those that do not answer are unreachable, for whatever reason.
+    /// Asks all backends at the same time; those that do not answer are unreachable, and denied when that is the reason.
     async fn ask_backends(
         &self,
         inviter: &Qualified<UserId>,
@@ -112,21 +112,24 @@ impl App {
             .buffer_unordered(FAN_OUT);
         let outcomes: Vec<_> = asked.collect().await;
         let mut answers = Vec::with_capacity(outcomes.len());
-        let mut unreachable = BTreeSet::new();
+        let mut unreachable = Unreachable::default();
         for (domain, outcome) in outcomes {
             match outcome {
                 Ok(answer) => answers.push((domain, answer)),
                 Err(error) => {
                     tracing::debug!(peer.domain = %domain, %error, "a backend cannot be asked about an invitation");
-                    unreachable.insert(domain);
+                    if error.is_denied() || error.is_denied_there() {
+                        unreachable.denied.insert(domain.clone());
+                    }
+                    unreachable.domains.insert(domain);
                 }
             }
         }
-        if unreachable.is_empty() {
+        if unreachable.domains.is_empty() {
             answers.sort_by(|a, b| a.0.cmp(&b.0));
             return Ok(answers);
         }
-        Err(GroupError::Unreachable(unreachable.into_iter().collect()))
+        Err(GroupError::Unreachable(unreachable))
     }
 
     /// What another backend is answered that wants to add users of ours. Users that do not exist are refused like those

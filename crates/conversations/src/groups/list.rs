@@ -117,6 +117,15 @@ impl App {
         Ok(self.store.load(&[id]).await?.into_iter().next())
     }
 
+    /// A conversation of ours, for one of its members.
+    pub(crate) async fn find_own_for(&self, user: UserId, id: ConversationId) -> Result<Arc<Conversation>, GroupError> {
+        let conversation = self.find_own(id).await?.ok_or(GroupError::NoConversation)?;
+        match conversation.member(&self.own_user(user)) {
+            Some(_) => Ok(conversation),
+            None => Err(GroupError::AccessDenied),
+        }
+    }
+
     /// Our users in a conversation of another backend, if there are any.
     pub(crate) async fn find_elsewhere(
         &self,
@@ -138,13 +147,7 @@ impl App {
     pub(crate) async fn get(&self, user: UserId, id: Qualified<ConversationId>) -> Result<Seen, GroupError> {
         let user = self.own_user(user);
         match self.domain.locate(id) {
-            Locality::Local(id) => {
-                let conversation = self.find_own(*id.id()).await?.ok_or(GroupError::NoConversation)?;
-                match conversation.member(&user) {
-                    Some(_) => Ok(Seen::Own(conversation)),
-                    None => Err(GroupError::AccessDenied),
-                }
-            }
+            Locality::Local(id) => Ok(Seen::Own(self.find_own_for(user.id, *id.id()).await?)),
             Locality::Remote(id) => {
                 let here = self.find_elsewhere(id.as_qualified()).await?.ok_or(GroupError::NoConversation)?;
                 let settings = here.settings(user.id).cloned().ok_or(GroupError::NoConversation)?;

@@ -7,6 +7,7 @@ pub(crate) mod error;
 pub(crate) mod http;
 mod invites;
 pub(crate) mod json;
+pub(crate) mod links;
 pub(crate) mod list;
 pub(crate) mod model;
 mod owner;
@@ -19,4 +20,6 @@ mod typing;
 mod update;
 
 pub(crate) use list::Seen;
+pub(crate) use rules::sorted;
+pub(crate) use typing::TypingLimit;
 pub(crate) use update::Outcome;

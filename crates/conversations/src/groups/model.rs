@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use aldis_types::{
     Access, AccessRole, ConversationId, ConversationType, Domain, Member, Protocol, Qualified, RoleName, UserId,
 };
+use serde::{Deserialize, Serialize};
 
 /// Most members that a conversation can have by the protocol, whatever the settings say.
 pub(crate) const MAX_MEMBERS: usize = 500;
@@ -162,6 +163,16 @@ impl LeaveReason {
     }
 }
 
+/// Whether somebody types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Typing {
+    /// He does.
+    Started,
+    /// No longer.
+    Stopped,
+}
+
 /// A change of a conversation that every member is told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -177,15 +188,29 @@ pub(crate) enum Change {
     SetMessageTimer(Option<i64>),
     /// This receipt mode holds now.
     SetReceiptMode(i32),
+    /// People get in like this now, and these may be in.
+    SetAccess { access: Vec<Access>, roles: Vec<AccessRole> },
 }
 
 /// What a member asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    AddMembers { users: Vec<Qualified<UserId>>, role: RoleName },
+    AddMembers {
+        users: Vec<Qualified<UserId>>,
+        role: RoleName,
+    },
     RemoveMembers(Vec<Qualified<UserId>>),
     Rename(String),
     SetMemberRole(Member),
     SetMessageTimer(Option<i64>),
     SetReceiptMode(i32),
+    SetAccess {
+        access: Vec<Access>,
+        roles: Vec<AccessRole>,
+    },
+    /// Everybody else is to be one of these; the role is that of those who are new.
+    ReplaceMembers {
+        users: Vec<Qualified<UserId>>,
+        role: RoleName,
+    },
 }

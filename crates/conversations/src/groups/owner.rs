@@ -1,16 +1,18 @@
 //! Changes of conversations that another backend owns: asked for there, applied here when the event arrives.
 
+use std::collections::BTreeSet;
+
 use aldis_api::label;
 use aldis_peers::PeerError;
 use aldis_proto::{
     convert,
     federation::v1::{self as pb, update_conversation_request, update_conversation_response},
 };
-use aldis_types::{Action as Right, ConversationId, Domain, Remote, Timestamp};
+use aldis_types::{Action as Right, ConversationId, Domain, Qualified, Remote, Timestamp, UserId};
 
 use super::{
     effects::Actor,
-    error::{GroupError, refusal},
+    error::{GroupError, Unreachable, refusal},
     model::{Action, Change, MAX_MEMBERS},
     rules,
 };
@@ -30,13 +32,11 @@ impl App {
         if !self.is_member_elsewhere(conversation.as_qualified(), actor.user.id).await? {
             return Err(GroupError::NoConversation);
         }
-        if let Action::AddMembers { users, .. } = &action {
-            self.check_connected(&actor.user, users).await?;
-        }
         let owner = conversation.domain();
         if !self.policy.allows(owner) {
             return Err(GroupError::Denied(owner.clone()));
         }
+        self.check_connected(&actor.user, &self.newcomers(conversation, actor, &action).await?).await?;
         let right = rules::right(&actor.user, &action);
         let mut key = [0; 32];
         self.random.fill(&mut key);
@@ -48,6 +48,28 @@ impl App {
         };
         let answer = self.backends.update_conversation(owner, request, key).await?;
         read_answer(conversation, actor, right, answer)
+    }
+}
+
+impl App {
+    /// Whom the action would add: the owner relies on us for the connections of the actor.
+    async fn newcomers(
+        &self,
+        conversation: &Remote<ConversationId>,
+        actor: &Actor,
+        action: &Action,
+    ) -> Result<Vec<Qualified<UserId>>, GroupError> {
+        match action {
+            Action::AddMembers { users, .. } => Ok(users.clone()),
+            Action::ReplaceMembers { users, .. } => {
+                let ids = [*conversation.id()];
+                let views = self.backends.get_conversations(conversation.domain(), &actor.user, &ids).await?;
+                let view = views.first().ok_or(GroupError::NoConversation)?;
+                let present: BTreeSet<_> = view.members.iter().map(|member| &member.user).collect();
+                Ok(users.iter().filter(|user| !present.contains(user)).cloned().collect())
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 }
 
@@ -71,9 +93,14 @@ fn read_answer(
             Err(GroupError::NonFederating(read(&pair.first)?, read(&pair.second)?))
         }
         Wire::Unreachable(unreachable) => {
-            let domains = unreachable.domains.iter().take(MAX_MEMBERS);
-            let domains: Result<Vec<Domain>, _> = domains.map(|text| convert::domain(text)).collect();
-            Err(GroupError::Unreachable(domains.map_err(|_| invalid("unreachable"))?))
+            let read = |names: &[String]| {
+                let domains = names.iter().take(MAX_MEMBERS).map(|text| convert::domain(text));
+                domains.collect::<Result<BTreeSet<Domain>, _>>().map_err(|_| invalid("unreachable"))
+            };
+            let domains = read(&unreachable.domains)?;
+            let mut denied = read(&unreachable.denied)?;
+            denied.retain(|domain| domains.contains(domain));
+            Err(GroupError::Unreachable(Unreachable { domains, denied }))
         }
         Wire::Updated(event) => {
             let lane = conversation.id().as_bytes();
@@ -103,5 +130,13 @@ fn write_action(action: Action) -> update_conversation_request::Action {
         }),
         Action::SetMessageTimer(timer) => Wire::SetMessageTimer(pb::SetMessageTimer { message_timer_ms: timer }),
         Action::SetReceiptMode(mode) => Wire::SetReceiptMode(pb::SetReceiptMode { receipt_mode: mode }),
+        Action::SetAccess { access, roles } => Wire::SetAccess(pb::SetAccess {
+            access: convert::to_access(&access),
+            access_roles: convert::to_access_roles(&roles),
+        }),
+        Action::ReplaceMembers { users, role } => Wire::ReplaceMembers(pb::ReplaceMembers {
+            users: users.iter().map(convert::to_qualified).collect(),
+            role: role.as_str().to_owned(),
+        }),
     }
 }

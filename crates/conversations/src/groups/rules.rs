@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use aldis_types::{Access, Action as Right, ConversationType, Member, Qualified, RoleName, UserId};
+use aldis_types::{Access, AccessRole, Action as Right, ConversationType, Member, Qualified, RoleName, UserId};
 
 use super::{
     error::GroupError,
     model::{Action, Change, Conversation, LeaveReason, MAX_NAME_CHARS, StoredMember},
 };
 
-/// The change that `action` amounts to; `None` when it would change nothing.
+/// The changes that `action` amounts to, in order; none when it would change nothing.
 ///
 /// Refuses actors that are not members or whose role does not allow it, actions that this kind of conversation does not
 /// know, and values out of range. Whether users may be added by this actor is not decided here.
@@ -18,12 +18,14 @@ pub(crate) fn plan(
     actor: &Qualified<UserId>,
     action: &Action,
     max_members: usize,
-) -> Result<Option<Change>, GroupError> {
+) -> Result<Vec<Change>, GroupError> {
     let member = conversation.member(actor).ok_or(GroupError::NoConversation)?;
     let right = right(actor, action);
-    match action {
+    let change = match action {
+        Action::ReplaceMembers { users, role } => return replace(conversation, member, users, role, max_members),
         Action::AddMembers { users, role } => add(conversation, member, right, users, role, max_members),
         Action::RemoveMembers(users) => remove(conversation, member, right, users),
+        Action::SetAccess { access, roles } => set_access(conversation, member, right, access, roles),
         Action::Rename(name) => {
             groups_only(conversation)?;
             require(member, right)?;
@@ -44,19 +46,21 @@ pub(crate) fn plan(
             require(member, right)?;
             Ok((conversation.metadata.receipt_mode != Some(*mode)).then_some(Change::SetReceiptMode(*mode)))
         }
-    }
+    };
+    Ok(change?.into_iter().collect())
 }
 
 /// What a role has to allow for `action` of `actor`.
 pub(crate) fn right(actor: &Qualified<UserId>, action: &Action) -> Right {
     match action {
-        Action::AddMembers { .. } => Right::AddConversationMember,
+        Action::AddMembers { .. } | Action::ReplaceMembers { .. } => Right::AddConversationMember,
         Action::RemoveMembers(users) if users.iter().all(|user| user == actor) => Right::LeaveConversation,
         Action::RemoveMembers(_) => Right::RemoveConversationMember,
         Action::Rename(_) => Right::ModifyConversationName,
         Action::SetMemberRole(_) => Right::ModifyOtherConversationMember,
         Action::SetMessageTimer(_) => Right::ModifyConversationMessageTimer,
         Action::SetReceiptMode(_) => Right::ModifyConversationReceiptMode,
+        Action::SetAccess { .. } => Right::ModifyConversationAccess,
     }
 }
 
@@ -88,7 +92,9 @@ fn add(
 ) -> Result<Option<Change>, GroupError> {
     groups_only(conversation)?;
     require(member, right)?;
-    if !conversation.metadata.access.contains(&Access::Invite) {
+    let open = conversation.metadata.access.contains(&Access::Invite);
+    // Whoever can be added has an account with an address and is in no team of the conversation.
+    if !open || !conversation.metadata.access_roles.contains(&AccessRole::NonTeamMember) {
         return Err(GroupError::AccessDenied);
     }
     check_role(role)?;
@@ -111,6 +117,61 @@ fn remove(
     require(member, right)?;
     let reason = if right == Right::LeaveConversation { LeaveReason::Left } else { LeaveReason::Removed };
     Ok((!present.is_empty()).then(|| Change::Remove { users: present.into_iter().collect(), reason }))
+}
+
+/// Whoever goes, goes first, so that there is room for whoever comes.
+fn replace(
+    conversation: &Conversation,
+    member: &StoredMember,
+    users: &[Qualified<UserId>],
+    role: &RoleName,
+    max_members: usize,
+) -> Result<Vec<Change>, GroupError> {
+    groups_only(conversation)?;
+    let wanted: BTreeSet<_> = users.iter().collect();
+    let others = conversation.members.iter().map(|stored| &stored.member.user);
+    let leaving: Vec<_> =
+        others.filter(|user| **user != member.member.user && !wanted.contains(user)).cloned().collect();
+    require(member, Right::AddConversationMember)?;
+    require(member, Right::RemoveConversationMember)?;
+    let room = max_members.saturating_add(leaving.len());
+    let coming = if wanted.iter().all(|user| conversation.member(user).is_some()) {
+        None
+    } else {
+        add(conversation, member, Right::AddConversationMember, users, role, room)?
+    };
+    let leaving = (!leaving.is_empty()).then_some(Change::Remove { users: leaving, reason: LeaveReason::Removed });
+    Ok(leaving.into_iter().chain(coming).collect())
+}
+
+/// Nobody is in a team here, and no conversation is a team's: without the role of those who are in none it would be
+/// closed to everybody, the actor included.
+fn set_access(
+    conversation: &Conversation,
+    member: &StoredMember,
+    right: Right,
+    access: &[Access],
+    roles: &[AccessRole],
+) -> Result<Option<Change>, GroupError> {
+    groups_only(conversation)?;
+    require(member, right)?;
+    if access.contains(&Access::Private) || !roles.contains(&AccessRole::NonTeamMember) {
+        return Err(GroupError::InvalidTargetAccess);
+    }
+    let (access, roles) = (sorted(access), sorted(roles));
+    let same = sorted(&conversation.metadata.access) == access && sorted(&conversation.metadata.access_roles) == roles;
+    Ok((!same).then_some(Change::SetAccess { access, roles }))
+}
+
+/// Each once, in the order of the client API.
+pub(crate) fn sorted<T: Copy + Ord>(values: &[T]) -> Vec<T> {
+    values.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether this member may remove others.
+pub(crate) fn require_removal(conversation: &Conversation, actor: &Qualified<UserId>) -> Result<(), GroupError> {
+    let member = conversation.member(actor).ok_or(GroupError::NoConversation)?;
+    require(member, Right::RemoveConversationMember)
 }
 
 fn set_role(

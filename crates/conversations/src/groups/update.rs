@@ -1,15 +1,15 @@
 //! Changes of conversations: decided here for our own, asked of the owner (`owner.rs`) for others.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use aldis_api::Session;
-use aldis_types::{ConversationId, Locality, Qualified, UserId};
+use aldis_types::{AccessRole, ConversationId, Locality, Qualified, UserId};
 use bytes::Bytes;
 
 use super::{
-    effects::{self, Actor, Telling},
+    effects::{self, Actor, Effect, Telling},
     error::GroupError,
-    model::{Action, Change, Conversation},
+    model::{Action, Change, Conversation, LeaveReason},
     rules,
     store::{AnswerKey, Edit, Stamp, Step, Written},
 };
@@ -24,9 +24,10 @@ const MAX_CONFLICTS: usize = 16;
 /// What became of a change of a conversation of ours.
 #[derive(Debug)]
 pub(crate) enum Outcome {
+    /// The first change of the step; further ones may have followed it.
     Changed {
         stamp: Stamp,
-        change: Change,
+        change: Box<Change>,
         telling: Box<Telling>,
     },
     Unchanged,
@@ -36,7 +37,7 @@ pub(crate) enum Outcome {
 
 impl Change {
     /// The rows that change.
-    fn edit(&self, before: &Conversation) -> Edit {
+    pub(super) fn edit(&self, before: &Conversation) -> Edit {
         let metadata = || before.metadata.clone();
         match self {
             Self::Add(users) => Edit { add: users.clone(), ..Edit::default() },
@@ -57,6 +58,12 @@ impl Change {
                 metadata.receipt_mode = Some(*mode);
                 Edit { metadata: Some(metadata), ..Edit::default() }
             }
+            Self::SetAccess { access, roles } => {
+                let mut metadata = metadata();
+                metadata.access.clone_from(access);
+                metadata.access_roles.clone_from(roles);
+                Edit { metadata: Some(metadata), ..Edit::default() }
+            }
         }
     }
 }
@@ -72,7 +79,7 @@ impl App {
         let actor = Actor { user: self.own_user(session.user), connection: Some(session.connection) };
         let (time, change) = match self.domain.locate(conversation.clone()) {
             Locality::Local(local) => match self.update_own(*local.id(), &actor, &action, None).await? {
-                Outcome::Changed { stamp, change, .. } => (stamp.time, change),
+                Outcome::Changed { stamp, change, .. } => (stamp.time, *change),
                 Outcome::Unchanged | Outcome::Answered(_) => return Ok(None),
             },
             Locality::Remote(remote) => match self.ask_owner(&remote, &actor, action).await? {
@@ -102,15 +109,20 @@ impl App {
         }
         for _ in 0..MAX_CONFLICTS {
             let before = self.find_own(id).await?.ok_or(GroupError::NoConversation)?;
-            let Some(change) = rules::plan(&before, &actor.user, action, self.config.max_members)? else {
+            let changes = rules::plan(&before, &actor.user, action, self.config.max_members)?;
+            let changes = self.screened(&before, &actor.user, changes).await?;
+            let steps: Vec<_> =
+                changes.into_iter().map(|change| effects::Step { actor: actor.clone(), change }).collect();
+            let Some(first) = steps.first() else { return Ok(Outcome::Unchanged) };
+            let (edits, effects) = self.effects_of(&before, &steps);
+            let Some(telling) = effects.first().map(|effect| Box::new(effect.telling.clone())) else {
                 return Ok(Outcome::Unchanged);
             };
-            let change = self.screened(&before, &actor.user, change).await?;
-            let (step, telling) = self.commit_change(&before, actor, &change, key).await?;
-            match step {
+            match self.commit_changes(&before, &actor.user, edits, effects, key).await? {
                 Step::Done(committed) => {
                     committed.delivery.local(LOCAL_DELIVERY).await;
                     metrics::counter!("aldis_conversations_changed_total").increment(1);
+                    let change = Box::new(first.change.clone());
                     return Ok(Outcome::Changed { stamp: committed.stamp, change, telling });
                 }
                 Step::Answered(answer) => return Ok(Outcome::Answered(answer)),
@@ -120,37 +132,82 @@ impl App {
         Err(GroupError::Busy)
     }
 
-    /// Takes those off who cannot be added; an error when nobody is left.
+    /// Takes those off who cannot be added, an error when nobody is left; and adds that those go who may not stay.
     async fn screened(
         &self,
         before: &Arc<Conversation>,
         actor: &Qualified<UserId>,
-        change: Change,
-    ) -> Result<Change, GroupError> {
-        let Change::Add(mut members) = change else { return Ok(change) };
-        let users: Vec<_> = members.iter().map(|member| member.user.clone()).collect();
-        let refused = self.screen(actor, &users, &before.backends(&self.domain)).await?;
-        members.retain(|member| !refused.contains(&member.user));
-        if members.is_empty() { Err(GroupError::NotConnected) } else { Ok(Change::Add(members)) }
+        changes: Vec<Change>,
+    ) -> Result<Vec<Change>, GroupError> {
+        let mut screened = Vec::with_capacity(changes.len());
+        for change in changes {
+            match change {
+                Change::Add(mut members) => {
+                    let users: Vec<_> = members.iter().map(|member| member.user.clone()).collect();
+                    let refused = self.screen(actor, &users, &before.backends(&self.domain)).await?;
+                    members.retain(|member| !refused.contains(&member.user));
+                    if members.is_empty() {
+                        return Err(GroupError::NotConnected);
+                    }
+                    screened.push(Change::Add(members));
+                }
+                Change::SetAccess { access, roles } => {
+                    let excluded = self.excluded_by(before, &roles).await?;
+                    screened.push(Change::SetAccess { access, roles });
+                    if !excluded.is_empty() {
+                        rules::require_removal(before, actor)?;
+                        screened.push(Change::Remove { users: excluded, reason: LeaveReason::Removed });
+                    }
+                }
+                other => screened.push(other),
+            }
+        }
+        Ok(screened)
     }
 
-    async fn commit_change(
+    /// Members who may not be in a conversation with these access roles: accounts of ours without an address, when it is
+    /// closed to guests. Other backends let only accounts with an address be added.
+    async fn excluded_by(
         &self,
         before: &Conversation,
-        actor: &Actor,
-        change: &Change,
+        roles: &[AccessRole],
+    ) -> Result<Vec<Qualified<UserId>>, GroupError> {
+        if roles.contains(&AccessRole::Guest) {
+            return Ok(Vec::new());
+        }
+        let own: BTreeSet<_> = before.users_of(&self.domain).collect();
+        let guests = self.users.guests(&own).await?;
+        Ok(guests.into_iter().map(|user| self.own_user(user)).collect())
+    }
+
+    /// The rows that change and what others are told, step by step.
+    pub(super) fn effects_of(&self, before: &Conversation, steps: &[effects::Step]) -> (Vec<Edit>, Vec<Effect>) {
+        let mut edits = Vec::with_capacity(steps.len());
+        let mut told = Vec::with_capacity(steps.len());
+        let mut current = before.clone();
+        for step in steps {
+            let edit = step.change.edit(&current);
+            let after = edit.apply(&current);
+            told.push(effects::of_change(&self.domain, &current, &after, &step.actor, &step.change));
+            edits.push(edit);
+            current = after;
+        }
+        (edits, told)
+    }
+
+    async fn commit_changes(
+        &self,
+        before: &Conversation,
+        asking: &Qualified<UserId>,
+        edits: Vec<Edit>,
+        told: Vec<Effect>,
         key: Option<AnswerKey>,
-    ) -> Result<(Step, Box<Telling>), GroupError> {
-        let edit = change.edit(before);
-        let after = edit.apply(before);
-        let effect = effects::of_change(&self.domain, before, &after, actor, change);
-        let telling = Box::new(effect.telling.clone());
-        let asking = actor.user.domain.clone();
-        let write = move |stamp: &_| {
-            let answer = if key.is_some() { effect.telling.answer(&asking, stamp) } else { Bytes::new() };
-            Written { outgoing: effect.rows(stamp), answer }
+    ) -> Result<Step, GroupError> {
+        let asking = asking.domain.clone();
+        let write = move |stamp: &Stamp| {
+            let answer = told.first().filter(|_| key.is_some()).map(|effect| effect.telling.answer(&asking, stamp));
+            Written { outgoing: effects::rows(told, stamp), answer: answer.unwrap_or_default(), ..Written::default() }
         };
-        let step = self.store.change(before.id, before.version, edit, None, key, Box::new(write)).await?;
-        Ok((step, telling))
+        Ok(self.store.change(before.id, before.version, edits, None, key, Box::new(write)).await?)
     }
 }

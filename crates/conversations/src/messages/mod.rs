@@ -2,9 +2,10 @@
 
 mod error;
 pub(crate) mod http;
-mod mismatch;
+pub(crate) mod mismatch;
+pub(crate) mod older;
 mod send;
-mod status;
+pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;

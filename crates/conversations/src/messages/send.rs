@@ -192,7 +192,7 @@ impl App {
             };
             let mut outgoing = push::rows(id, drafts, stamp.time);
             outgoing.extend(tellings.into_iter().map(|(domain, change)| told(id, &sender, stamp, domain, change)));
-            Written { outgoing, answer }
+            Written { outgoing, answer, position: None }
         };
         let step = self.store.record_message(id, found.version, key, Box::new(write)).await?;
         Ok((step, status, later))

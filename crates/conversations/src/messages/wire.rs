@@ -8,9 +8,11 @@ use prost::{
 };
 
 /// Most users, clients and listed ids in one message: several times what the largest conversation needs.
-const MAX_ENTRIES: usize = 20_000;
+pub(super) const MAX_ENTRIES: usize = 20_000;
 /// Messages inside messages: domains, users, clients, ids.
 const MAX_DEPTH: usize = 4;
+/// Where counting begins in a body of the older form, which has no domains.
+const OLDER_FORM: usize = 10;
 
 #[derive(Clone, PartialEq, Message)]
 struct ClientIdMessage {
@@ -102,6 +104,25 @@ struct QualifiedNewOtrMessage {
     strategy: Option<StrategyMessage>,
 }
 
+/// The older form: users of our own backend alone.
+#[derive(Clone, PartialEq, Message)]
+struct NewOtrMessage {
+    #[prost(message, required, tag = "1")]
+    sender: ClientIdMessage,
+    #[prost(message, repeated, tag = "2")]
+    recipients: Vec<UserEntry>,
+    #[prost(bool, optional, tag = "3", default = true)]
+    native_push: Option<bool>,
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    blob: Option<Bytes>,
+    #[prost(enumeration = "Priority", optional, tag = "5")]
+    native_priority: Option<i32>,
+    #[prost(bool, optional, tag = "6", default = false)]
+    transient: Option<bool>,
+    #[prost(message, repeated, tag = "7")]
+    report_missing: Vec<UserIdMessage>,
+}
+
 /// The body is not a message, or breaks a limit; says how, for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -167,14 +188,47 @@ impl NewMessage {
     }
 }
 
+impl NewMessage {
+    /// Reads a body of the older form; `strategy` holds unless the body lists users itself.
+    pub(crate) fn read_older(body: Bytes, own: &Domain, strategy: Strategy) -> Result<Self, InvalidMessage> {
+        let mut room = MAX_ENTRIES;
+        count_messages(&body, OLDER_FORM, &mut room)?;
+        let message = NewOtrMessage::decode(body).map_err(|_| InvalidMessage("The body is not a message"))?;
+        let listed = message.report_missing.iter().map(|user| Ok(Qualified::new(user.read()?, own.clone())));
+        let listed: Vec<_> = listed.collect::<Result<_, _>>()?;
+        let mut recipients = Vec::new();
+        for entry in message.recipients {
+            let user = Qualified::new(entry.user.read()?, own.clone());
+            recipients.extend(entry.clients.into_iter().map(|entry| Recipient {
+                user: user.clone(),
+                client: ClientId(entry.client.client),
+                text: entry.text,
+            }));
+        }
+        Ok(Self {
+            sender: ClientId(message.sender.client),
+            recipients,
+            blob: message.blob,
+            native_push: message.native_push.unwrap_or(true),
+            high_priority: message.native_priority == Some(Priority::High.into()),
+            transient: message.transient.unwrap_or(false),
+            strategy: if listed.is_empty() { strategy } else { Strategy::ReportOnly(listed) },
+        })
+    }
+}
+
+impl UserIdMessage {
+    fn read(&self) -> Result<UserId, InvalidMessage> {
+        UserId::from_bytes(&self.uuid).map_err(|_| InvalidMessage("A user id does not have 16 bytes"))
+    }
+}
+
 fn read_recipients(domains: Vec<QualifiedUserEntry>) -> Result<Vec<Recipient>, InvalidMessage> {
     let mut recipients = Vec::new();
     for entry in domains {
         let domain: Domain = entry.domain.parse().map_err(|_| InvalidMessage("A domain is malformed"))?;
         for entry in entry.entries {
-            let user =
-                UserId::from_bytes(&entry.user.uuid).map_err(|_| InvalidMessage("A user id does not have 16 bytes"))?;
-            let user = Qualified::new(user, domain.clone());
+            let user = Qualified::new(entry.user.read()?, domain.clone());
             recipients.extend(entry.clients.into_iter().map(|entry| Recipient {
                 user: user.clone(),
                 client: ClientId(entry.client.client),
@@ -238,6 +292,7 @@ fn repeats(depth: usize, tag: u32) -> bool {
         0 => matches!(tag, 2 | 9 | 10),
         1 | 2 => tag == 2,
         MAX_DEPTH => tag == 1,
+        OLDER_FORM => matches!(tag, 2 | 7),
         _ => false,
     }
 }
@@ -245,9 +300,38 @@ fn repeats(depth: usize, tag: u32) -> bool {
 fn depth_below(depth: usize, tag: u32) -> usize {
     match (depth, tag) {
         (0, 9 | 10) => MAX_DEPTH,
-        (MAX_DEPTH, _) => MAX_DEPTH + 1,
+        (MAX_DEPTH, _) | (OLDER_FORM, 7) => MAX_DEPTH + 1,
+        // A user with his clients.
+        (OLDER_FORM, _) => 2,
         _ => depth + 1,
     }
+}
+
+/// Writes a message in the older form, for tests; domains and the kind of strategy are lost.
+#[cfg(test)]
+pub(crate) fn write_older(message: &NewMessage) -> Bytes {
+    let id = |user: &Qualified<UserId>| UserIdMessage { uuid: Bytes::copy_from_slice(user.id.as_bytes()) };
+    let recipients = message.recipients.iter().map(|recipient| UserEntry {
+        user: id(&recipient.user),
+        clients: vec![ClientEntry {
+            client: ClientIdMessage { client: recipient.client.0 },
+            text: recipient.text.clone(),
+        }],
+    });
+    NewOtrMessage {
+        sender: ClientIdMessage { client: message.sender.0 },
+        recipients: recipients.collect(),
+        native_push: Some(message.native_push),
+        blob: message.blob.clone(),
+        native_priority: message.high_priority.then(|| Priority::High.into()),
+        transient: Some(message.transient),
+        report_missing: match &message.strategy {
+            Strategy::ReportOnly(users) => users.iter().map(id).collect(),
+            _ => vec![],
+        },
+    }
+    .encode_to_vec()
+    .into()
 }
 
 /// Writes a message, for tests.

@@ -112,7 +112,7 @@ impl App {
             let mark = Some(change.mark(id));
             let step = match &plan.before {
                 None => self.store.create(plan.after.clone(), mark, write).await?,
-                Some(before) => self.store.change(id, before.version, plan.edit, mark, None, write).await?,
+                Some(before) => self.store.change(id, before.version, vec![plan.edit], mark, None, write).await?,
             };
             match step {
                 Step::Done(committed) => return Ok(Some(committed.delivery)),

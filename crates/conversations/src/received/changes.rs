@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use aldis_delivery::{Envelope, Positions, Verdict};
+use aldis_proto::federation::v1::members_departed::Reason;
 use aldis_types::{Domain, Member, Qualified, RoleName, UserId};
 
 use super::{
@@ -15,7 +16,7 @@ use crate::{
     groups::{
         error::GroupError,
         json::View,
-        model::{Change, Metadata, Settings},
+        model::{Change, LeaveReason, Metadata, Settings},
     },
     push::{self, Cause, Draft},
     users::UsersError,
@@ -26,6 +27,8 @@ use crate::{
 struct Meaning {
     rows: MemberChange,
     drafts: Vec<Draft>,
+    /// Users of ours whom the owner takes for members, and who are not.
+    refused: Vec<UserId>,
 }
 
 /// Why an event is not applied.
@@ -53,6 +56,10 @@ impl Received {
         positions: &Positions,
     ) -> Verdict {
         let lane = envelope.lane;
+        if let Told::Departed { users, reason } = told {
+            let position = (positions.clone(), envelope);
+            return self.depart(origin, head, &users, reason, position).await;
+        }
         let (verdict, meaning) = match self.meaning(origin, head, told).await {
             Ok(meaning) => (Verdict::Applied, meaning),
             Err(Refusal::Rejected(verdict)) => (verdict, Meaning::default()),
@@ -61,8 +68,11 @@ impl Received {
                 return Verdict::Deferred;
             }
         };
-        let outgoing = push::rows(head.conversation.id, meaning.drafts, head.time);
+        let mut outgoing = push::rows(head.conversation.id, meaning.drafts, head.time);
         let told = !outgoing.is_empty();
+        if !meaning.refused.is_empty() {
+            outgoing.push(self.app.departed(&head.conversation, &meaning.refused, Reason::NotAccepted));
+        }
         let position = (positions.clone(), envelope);
         let id = head.conversation.clone();
         match self.app.memberships.apply_event(id, meaning.rows, position, outgoing).await {
@@ -80,19 +90,84 @@ impl Received {
         }
     }
 
+    /// Users of the origin are out of a conversation of ours.
+    async fn depart(
+        &self,
+        origin: &Domain,
+        head: &Head,
+        users: &[UserId],
+        reason: Reason,
+        position: (Positions, Envelope),
+    ) -> Verdict {
+        match self.app.take_out_departed(origin, head.conversation.id, users, reason, position).await {
+            Ok(()) => {
+                metrics::counter!("aldis_events_received_total").increment(1);
+                Verdict::Applied
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the departure of another backend's users waits");
+                Verdict::Deferred
+            }
+        }
+    }
+
     async fn meaning(&self, origin: &Domain, head: &Head, told: Told) -> Result<Meaning, Refusal> {
         let stored = self.app.find_elsewhere(&head.conversation).await?;
         let stored = stored.as_deref();
         match told {
             Told::Created { metadata, members } => self.created(origin, head, stored, &metadata, members).await,
             Told::Changed(change) => {
+                if self.may_act(&head.actor, stored) {
+                    return self.changed(head, stored, change).await;
+                }
+                match change {
+                    Change::Remove { users, reason } if users.as_slice() == std::slice::from_ref(&head.actor) => {
+                        self.left_before(head, stored, users, reason).await
+                    }
+                    _ => Err(Refusal::Rejected(MALFORMED)),
+                }
+            }
+            Told::Deleted => {
                 if !self.may_act(&head.actor, stored) {
                     return Err(Refusal::Rejected(MALFORMED));
                 }
-                self.changed(head, stored, change).await
+                Ok(self.deleted(head, stored))
             }
-            Told::Message(_) => Err(Refusal::Rejected(MALFORMED)),
+            Told::Message(_) | Told::Departed { .. } => Err(Refusal::Rejected(MALFORMED)),
         }
+    }
+
+    /// A user of ours is out who was no member here any more, or never was one: the owner knows it from us. That his
+    /// account is gone is news for the others.
+    async fn left_before(
+        &self,
+        head: &Head,
+        stored: Option<&RemoteConversation>,
+        users: Vec<Qualified<UserId>>,
+        reason: LeaveReason,
+    ) -> Result<Meaning, Refusal> {
+        let recipients = StoredRecipients::everybody(stored, &MemberChange::default());
+        let is_news = reason == LeaveReason::UserDeleted
+            && !recipients.is_empty()
+            && self.app.users.is_deleted(head.actor.id).await?;
+        if !is_news {
+            return Ok(Meaning::default());
+        }
+        let envelope = events::Envelope { conversation: &head.conversation, from: &head.actor };
+        let event = envelope.changed(&Change::Remove { users, reason });
+        Ok(Meaning { drafts: vec![Draft::to_users(recipients.iter(), event, None)], ..Meaning::default() })
+    }
+
+    /// Everybody of ours is out.
+    fn deleted(&self, head: &Head, stored: Option<&RemoteConversation>) -> Meaning {
+        let recipients = StoredRecipients::everybody(stored, &MemberChange::default());
+        if recipients.is_empty() {
+            return Meaning::default();
+        }
+        let envelope = events::Envelope { conversation: &head.conversation, from: &head.actor };
+        let drafts = vec![Draft::to_users(recipients.iter(), envelope.deleted(), self.cause(head))];
+        let rows = MemberChange { leave: recipients.iter().collect(), ..MemberChange::default() };
+        Meaning { rows, drafts, ..Meaning::default() }
     }
 
     /// A peer speaks for our users only if we know them as members.
@@ -135,6 +210,7 @@ impl Received {
             return Err(Refusal::Rejected(MALFORMED));
         }
         let ours = self.admissible(&members, stored, &head.actor).await?;
+        let refused = self.refused(&members, &ours);
         let rows = MemberChange { join: ours, leave: BTreeSet::new() };
         let recipients = StoredRecipients::everybody(stored, &rows);
         let seen = |member: &&Member| member.user.domain != self.app.domain || recipients.contains(member.user.id);
@@ -155,7 +231,13 @@ impl Received {
                 Draft::to_users([user], envelope.created(&view), None)
             })
             .collect();
-        Ok(Meaning { rows, drafts })
+        Ok(Meaning { rows, drafts, refused })
+    }
+
+    /// Users of ours whom the owner added in vain.
+    fn refused(&self, members: &[Member], admitted: &BTreeSet<UserId>) -> Vec<UserId> {
+        let own = members.iter().map(|member| &member.user).filter(|user| user.domain == self.app.domain);
+        own.map(|user| user.id).filter(|user| !admitted.contains(user)).collect()
     }
 
     async fn changed(
@@ -168,10 +250,12 @@ impl Received {
         let known =
             |user: &Qualified<UserId>| user.domain != *own || stored.is_some_and(|stored| stored.contains(user.id));
         let mut rows = MemberChange::default();
+        let mut refused = Vec::new();
         // What the event says of users of ours that are not members is left out of it.
         let change = match change {
             Change::Add(mut members) => {
                 let ours = self.admissible(&members, stored, &head.actor).await?;
+                refused = self.refused(&members, &ours);
                 members.retain(|member| member.user.domain != *own || ours.contains(&member.user.id));
                 rows.join = ours;
                 (!members.is_empty()).then_some(Change::Add(members))
@@ -182,7 +266,10 @@ impl Received {
                 (!users.is_empty()).then_some(Change::Remove { users, reason })
             }
             Change::SetRole(member) => known(&member.user).then_some(Change::SetRole(member)),
-            change @ (Change::Rename(_) | Change::SetMessageTimer(_) | Change::SetReceiptMode(_)) => Some(change),
+            change @ (Change::Rename(_)
+            | Change::SetMessageTimer(_)
+            | Change::SetReceiptMode(_)
+            | Change::SetAccess { .. }) => Some(change),
         };
         let recipients = StoredRecipients::everybody(stored, &rows);
         let mut drafts = Vec::new();
@@ -192,6 +279,6 @@ impl Received {
             let envelope = events::Envelope { conversation: &head.conversation, from: &head.actor };
             drafts.push(Draft::to_users(recipients.iter(), envelope.changed(&change), self.cause(head)));
         }
-        Ok(Meaning { rows, drafts })
+        Ok(Meaning { rows, drafts, refused })
     }
 }

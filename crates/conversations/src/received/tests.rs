@@ -230,6 +230,63 @@ async fn who_is_removed_is_told_and_who_is_no_member_is_not() {
 }
 
 #[tokio::test]
+async fn a_conversation_that_is_deleted_is_gone_for_everybody() {
+    let world = World::default();
+    let (alpha, evil) = alpha_and_teller(&world).await;
+    let (friend, other, mallory) = (user(1, "alpha.test"), user(2, "alpha.test"), user(3, "evil.test"));
+    world.connect(&[&friend, &other, &mallory]);
+    let lane = conversation(1);
+    evil.tell(lane, &mallory, kind::CREATED, created(&[&mallory, &friend, &other])).await;
+    let access = pb::AccessChanged {
+        access: vec![pb::Access::Invite.into(), pb::Access::Code.into()],
+        access_roles: vec![pb::AccessRole::NonTeamMember.into(), pb::AccessRole::TeamMember.into()],
+    };
+    evil.tell(lane, &mallory, kind::ACCESS_CHANGED, Change::AccessChanged(access)).await;
+    let event = alpha.wait_for(&friend, "conversation.access-update", 1).await.remove(0).event;
+    let roles = serde_json::json!(["team_member", "non_team_member"]);
+    assert_eq!((&event["data"]["access_role"], &event["data"]["access_role_v2"]), (&"activated".into(), &roles));
+    evil.tell(lane, &mallory, kind::DELETED, Change::Deleted(pb::Deleted {})).await;
+    for user in [&friend, &other] {
+        let event = alpha.wait_for(user, "conversation.delete", 1).await.remove(0).event;
+        assert!(event["data"].is_null() && event.get("data").is_some(), "{event}");
+        assert_eq!(event["qualified_from"]["id"], serde_json::json!(mallory.id));
+    }
+    // Of one that nobody here is in, nobody hears.
+    evil.tell(conversation(2), &mallory, kind::DELETED, Change::Deleted(pb::Deleted {})).await;
+    evil.tell(lane, &mallory, kind::MESSAGE_SENT, message(&[(&friend, 1)])).await;
+    assert_eq!(evil.refused().await, 0);
+    assert_eq!(alpha.count("conversations_remote").await, 0);
+    assert_eq!(alpha.kinds(&friend).len(), 3);
+}
+
+#[tokio::test]
+async fn a_backend_takes_nobody_but_its_own_users_out_of_our_conversations() {
+    let world = World::default();
+    let (alpha, evil) = alpha_and_teller(&world).await;
+    let (ann, ben, mallory) = (user(1, "alpha.test"), user(2, "alpha.test"), user(3, "evil.test"));
+    world.connect(&[&ann, &ben, &mallory]);
+    let body = serde_json::json!({ "name": "Ours", "users": [ben.id] });
+    let (_, ours) = alpha.post(&ann, "/conversations", body).await;
+    let id: ConversationId = serde_json::from_value(ours["qualified_id"]["id"].clone()).unwrap();
+    let departed = |users: &[&QualifiedUser], reason: pb::members_departed::Reason| {
+        let users = users.iter().map(|user| convert::bytes_of(user.id)).collect();
+        Change::MembersDeparted(pb::MembersDeparted { users, reason: reason.into() })
+    };
+    // With a bare id that is one of ours, it names a user of its own.
+    let deleted = pb::members_departed::Reason::UserDeleted;
+    evil.tell(id, &ben, kind::MEMBERS_DEPARTED, departed(&[&ben], deleted)).await;
+    evil.tell(conversation(5), &mallory, kind::MEMBERS_DEPARTED, departed(&[&mallory], deleted)).await;
+    assert_eq!(evil.refused().await, 0);
+    evil.tell(id, &mallory, kind::MEMBERS_DEPARTED, departed(&[], deleted)).await;
+    let unspecified = pb::members_departed::Reason::Unspecified;
+    evil.tell(id, &mallory, kind::MEMBERS_DEPARTED, departed(&[&mallory], unspecified)).await;
+    assert_eq!(evil.refused().await, 2);
+    let (_, seen) = alpha.get(&ann, &format!("/conversations/alpha.test/{id}")).await;
+    assert_eq!(seen["members"]["others"].as_array().unwrap().len(), 1);
+    assert_eq!(alpha.kinds(&ben), [CREATE]);
+}
+
+#[tokio::test]
 async fn an_unknown_kind_waits_and_holds_up_its_lane_alone() {
     let world = World::default();
     let (alpha, evil) = alpha_and_teller(&world).await;

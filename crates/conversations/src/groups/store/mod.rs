@@ -7,7 +7,7 @@ pub(crate) mod suite;
 
 use std::sync::Arc;
 
-use aldis_delivery::{Delivery, Outgoing};
+use aldis_delivery::{Delivery, Envelope, Outgoing, Positions};
 use aldis_storage::StoreError;
 use aldis_types::{ConversationId, Member, Qualified, Relation, Timestamp, UserId};
 use async_trait::async_trait;
@@ -29,19 +29,33 @@ pub(crate) struct Stamp {
     pub sequence: u64,
 }
 
+impl Stamp {
+    /// Where the change stands that comes `number` after this one, in the same step.
+    pub(crate) fn after(self, number: u32) -> Self {
+        let count = u64::from(number);
+        Self {
+            time: Timestamp::from_millis(self.time.millis().saturating_add(i64::from(number))),
+            version: self.version + count,
+            sequence: self.sequence + count,
+        }
+    }
+}
+
 /// Names a request whose answer is kept, so that a retry gets the first one.
 pub(crate) type AnswerKey = [u8; 32];
 
 /// What is written with a change.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Written {
     /// What others are told.
     pub outgoing: Vec<Outgoing>,
     /// Kept under the key of the step.
     pub answer: Bytes,
+    /// The event of another backend that the change answers; its lane moves on.
+    pub position: Option<(Positions, Envelope)>,
 }
 
-/// Makes what is written with a change once its stamp is known. Runs inside the write job: it should be cheap.
+/// Makes what is written with a step once the stamp of its first change is known. Runs inside the write job: it should be cheap.
 pub(crate) type Effects = Box<dyn FnOnce(&Stamp) -> Written + Send>;
 
 /// How a conditional step ended.
@@ -55,10 +69,10 @@ pub(crate) enum Step {
     Conflict,
 }
 
-/// A durable change.
+/// A durable step.
 #[derive(Debug)]
 pub(crate) struct Committed {
-    /// Where it stands.
+    /// Where its first change stands.
     pub stamp: Stamp,
     /// For those who wait until our own services know.
     pub delivery: Delivery,
@@ -126,13 +140,14 @@ pub(crate) trait ConversationStore: Send + Sync {
     /// the one stored.
     async fn create(&self, new: Conversation, mark: Option<Mark>, effects: Effects) -> Result<Step, StoreError>;
 
-    /// Changes the conversation if it is still of `version`, which rises by one; `Conflict` otherwise, or when `mark` is
-    /// older than the one stored. Members that leave lose their settings and their place in the index.
+    /// Changes the conversation if it is still of `version`, which rises by one with each edit; `Conflict` otherwise, or
+    /// when `mark` is older than the one stored. There is at least one; each has a stamp of its own, and all or none take effect. Members that
+    /// leave lose their settings and their place in the index.
     async fn change(
         &self,
         id: ConversationId,
         version: u64,
-        edit: Edit,
+        edits: Vec<Edit>,
         mark: Option<Mark>,
         key: Option<AnswerKey>,
         effects: Effects,

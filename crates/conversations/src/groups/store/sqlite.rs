@@ -23,6 +23,7 @@ use crate::{
 
 /// Members kept in memory, over all conversations; about 160 bytes each.
 const CACHED_MEMBERS: u64 = 200_000;
+const CORRUPT_HEAD: StoreError = StoreError::Corrupt("conversations_heads");
 /// Most conversations read in one go.
 const READ_CHUNK: usize = 100;
 
@@ -91,19 +92,18 @@ impl SqliteConversations {
 impl Shared {
     /// Advances the head by one conditional step; `None` when it is not of this version.
     fn advance(
-        &self,
         tx: &Connection,
         id: ConversationId,
         version: u64,
         rise: i64,
+        now: Timestamp,
     ) -> Result<Option<Stamp>, StoreError> {
         let sql = "UPDATE conversations_heads SET version = version + ?3, last_sequence = last_sequence + 1, \
                    last_time = max(?4, last_time + 1) WHERE id = ?1 AND version = ?2 \
                    RETURNING version, last_sequence, last_time";
-        let now = self.clock.now().millis();
         let stamp = tx
             .prepare_cached(sql)?
-            .query_row(params![id.as_bytes(), version.cast_signed(), rise, now], read_stamp)
+            .query_row(params![id.as_bytes(), version.cast_signed(), rise, now.millis()], read_stamp)
             .optional()?;
         Ok(stamp)
     }
@@ -118,6 +118,9 @@ impl Shared {
     ) -> Result<Outcome, StoreError> {
         let written = effects(&stamp);
         let appended = outbox.append(tx, &written.outgoing)?;
+        if let Some((positions, envelope)) = &written.position {
+            positions.advance(tx, envelope)?;
+        }
         if let Some(key) = key {
             let sql = "INSERT INTO conversations_answers (key, answer, created) VALUES (?1, ?2, ?3)";
             tx.prepare_cached(sql)?.execute(params![key, written.answer.as_ref(), self.clock.now().millis()])?;
@@ -262,7 +265,7 @@ impl ConversationStore for SqliteConversations {
         &self,
         id: ConversationId,
         version: u64,
-        edit: Edit,
+        edits: Vec<Edit>,
         mark: Option<Mark>,
         key: Option<AnswerKey>,
         effects: Effects,
@@ -283,8 +286,16 @@ impl ConversationStore for SqliteConversations {
             {
                 return Ok(Outcome::Conflict);
             }
-            let Some(stamp) = shared.advance(tx, id, version, 1)? else { return Ok(Outcome::Conflict) };
-            shared.write_edit(tx, id, &edit)?;
+            // With one reading of the clock the stamps of the edits follow each other without a gap.
+            let now = shared.clock.now();
+            let mut first = None;
+            for (version, edit) in (version..).zip(&edits) {
+                // An error undoes the step; there is none, since the version was the expected one.
+                let stamp = Shared::advance(tx, id, version, 1, now)?.ok_or(CORRUPT_HEAD)?;
+                shared.write_edit(tx, id, edit)?;
+                first.get_or_insert(stamp);
+            }
+            let stamp = first.ok_or(CORRUPT_HEAD)?;
             shared.write_effects((tx, outbox), key, stamp, effects)
         })
         .await
@@ -302,7 +313,8 @@ impl ConversationStore for SqliteConversations {
                 if let Some(answer) = key.as_ref().map(|key| find_answer(tx, key)).transpose()?.flatten() {
                     return Ok(Outcome::Answered(answer));
                 }
-                let Some(stamp) = shared.advance(tx, id, version, 0)? else { return Ok(Outcome::Conflict) };
+                let now = shared.clock.now();
+                let Some(stamp) = Shared::advance(tx, id, version, 0, now)? else { return Ok(Outcome::Conflict) };
                 shared.write_effects((tx, outbox), key, stamp, effects)
             })
             .await?;

@@ -80,8 +80,8 @@ pub(crate) async fn changes_step_by_step(store: &dyn ConversationStore, clock: &
         Edit { metadata: Some(metadata), ..Edit::default() }
     };
     let (a, b, c) = tokio::join!(
-        store.change(id(1), 1, rename("a"), None, None, nothing()),
-        store.change(id(1), 1, rename("b"), None, None, nothing()),
+        store.change(id(1), 1, vec![rename("a")], None, None, nothing()),
+        store.change(id(1), 1, vec![rename("b")], None, None, nothing()),
         store.record_message(id(1), 1, None, nothing()),
     );
     let renamed = [a.unwrap(), b.unwrap()];
@@ -98,7 +98,7 @@ pub(crate) async fn changes_step_by_step(store: &dyn ConversationStore, clock: &
     let before = load(store, 1).await;
     assert_eq!(before.version, 2);
     let expected = edit.apply(&before);
-    let stamp = done(store.change(id(1), 2, edit, None, None, nothing()).await.unwrap());
+    let stamp = done(store.change(id(1), 2, vec![edit], None, None, nothing()).await.unwrap());
     assert_eq!((stamp.version, stamp.sequence), (3, 3 + messages));
     assert!(stamp.time > first.time);
     assert_eq!(load(store, 1).await, expected);
@@ -123,7 +123,7 @@ pub(crate) async fn answers_once_per_key(store: &dyn ConversationStore, clock: &
             other => panic!("{other:?}"),
         }
     }
-    match store.change(id(1), 1, Edit::default(), None, Some(key), answering(b"third")).await.unwrap() {
+    match store.change(id(1), 1, vec![Edit::default()], None, Some(key), answering(b"third")).await.unwrap() {
         Step::Answered(answer) => assert_eq!(answer, "first"),
         other => panic!("{other:?}"),
     }
@@ -143,7 +143,7 @@ pub(crate) async fn lists_by_user(store: &dyn ConversationStore) {
     assert_eq!(store.list_own(ann.id, None, 2).await.unwrap(), [id(1), id(2)]);
     assert_eq!(store.list_own(ann.id, Some(id(2)), 2).await.unwrap(), [id(3)]);
     let leave = Edit { remove: vec![ann.clone()], ..Edit::default() };
-    done(store.change(id(2), 1, leave, None, None, nothing()).await.unwrap());
+    done(store.change(id(2), 1, vec![leave], None, None, nothing()).await.unwrap());
     assert_eq!(store.list_own(ann.id, None, 10).await.unwrap(), [id(1), id(3)]);
     assert_eq!(store.list_own(ben.id, None, 10).await.unwrap().len(), 3);
     assert!(store.list_remote(ann.id, None, 10).await.unwrap().is_empty());
@@ -166,9 +166,9 @@ pub(crate) async fn keeps_settings(store: &dyn ConversationStore) {
     assert_eq!(found.member(&ann).unwrap().settings, expected);
     assert_eq!(found.member(&ben).unwrap().settings, Settings::default());
     let leave = Edit { remove: vec![ann.clone()], ..Edit::default() };
-    done(store.change(id(1), 1, leave, None, None, nothing()).await.unwrap());
+    done(store.change(id(1), 1, vec![leave], None, None, nothing()).await.unwrap());
     let back = Edit { add: vec![member(ann.clone())], ..Edit::default() };
-    done(store.change(id(1), 2, back, None, None, nothing()).await.unwrap());
+    done(store.change(id(1), 2, vec![back], None, None, nothing()).await.unwrap());
     assert_eq!(load(store, 1).await.member(&ann).unwrap().settings, Settings::default());
 }
 
@@ -191,10 +191,10 @@ pub(crate) async fn marks_only_rise(store: &dyn ConversationStore) {
     assert!(store.load(&[id(1)]).await.unwrap().is_empty());
     done(store.create(new, Some(mark(10, Relation::Accepted)), nothing()).await.unwrap());
     let leave = || Edit { remove: vec![ann.clone()], ..Edit::default() };
-    let late = store.change(id(1), 1, leave(), Some(mark(9, Relation::Blocked)), None, nothing()).await.unwrap();
+    let late = store.change(id(1), 1, vec![leave()], Some(mark(9, Relation::Blocked)), None, nothing()).await.unwrap();
     assert!(matches!(late, Step::Conflict));
     assert_eq!(load(store, 1).await.version, 1);
-    done(store.change(id(1), 1, leave(), Some(mark(11, Relation::Blocked)), None, nothing()).await.unwrap());
+    done(store.change(id(1), 1, vec![leave()], Some(mark(11, Relation::Blocked)), None, nothing()).await.unwrap());
     assert_eq!(store.mark(id(1), ann.id).await.unwrap(), Some(mark(11, Relation::Blocked)));
     assert!(load(store, 1).await.members.is_empty());
 }

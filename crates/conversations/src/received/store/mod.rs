@@ -107,8 +107,13 @@ pub(crate) trait MembershipStore: Send + Sync {
         outgoing: Vec<Outgoing>,
     ) -> Result<Option<Delivery>, StoreError>;
 
-    /// Forgets one of our users in a conversation.
-    async fn forget(&self, id: Qualified<ConversationId>, user: UserId) -> Result<(), StoreError>;
+    /// Forgets one of our users in a conversation, and appends what its owner is told.
+    async fn forget(
+        &self,
+        id: Qualified<ConversationId>,
+        user: UserId,
+        outgoing: Vec<Outgoing>,
+    ) -> Result<(), StoreError>;
 
     /// Moves lanes on past envelopes whose effect is durable, in order.
     async fn advance(&self, positions: Positions, envelopes: Vec<Envelope>) -> Result<(), StoreError>;

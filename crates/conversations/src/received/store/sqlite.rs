@@ -160,9 +160,19 @@ impl MembershipStore for SqliteMemberships {
         .await
     }
 
-    async fn forget(&self, id: Qualified<ConversationId>, user: UserId) -> Result<(), StoreError> {
+    async fn forget(
+        &self,
+        id: Qualified<ConversationId>,
+        user: UserId,
+        outgoing: Vec<Outgoing>,
+    ) -> Result<(), StoreError> {
         let change = MemberChange { leave: [user].into(), ..MemberChange::default() };
-        self.write(Some(id.clone()), move |tx, _| write_members(tx, &id, &change).map(|()| None)).await.map(|_| ())
+        let forgotten = Some(id.clone());
+        let job = move |tx: &Connection, outbox: &Outbox| {
+            write_members(tx, &id, &change)?;
+            Ok(Some(outbox.append(tx, &outgoing)?))
+        };
+        self.write(forgotten, job).await.map(drop)
     }
 
     async fn advance(&self, positions: Positions, envelopes: Vec<Envelope>) -> Result<(), StoreError> {

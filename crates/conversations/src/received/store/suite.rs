@@ -48,7 +48,7 @@ pub(crate) async fn follows_relations(store: &dyn MembershipStore, index: &dyn C
     assert!(store.load(std::slice::from_ref(&first)).await.unwrap()[0].contains(ann));
     assert!(store.apply_relation(first.clone(), leave(), mark(&first, ann, 11), vec![]).await.unwrap().is_some());
     assert!(!store.load(std::slice::from_ref(&first)).await.unwrap()[0].contains(ann));
-    store.forget(first.clone(), ben).await.unwrap();
+    store.forget(first.clone(), ben, vec![]).await.unwrap();
     assert!(store.load(&[first]).await.unwrap().is_empty());
     assert_eq!(index.list_remote(ann, None, 10).await.unwrap(), [second]);
 }

@@ -1,5 +1,8 @@
 //! Rules as tables, and groups through the client API: on one backend, on several, with one of them down.
 
+mod changes;
+mod departures;
+
 use aldis_proto::{
     convert,
     federation::v1::{
@@ -8,7 +11,7 @@ use aldis_proto::{
     },
     metadata,
 };
-use aldis_types::{Access, ConversationId, ConversationType, Member, Qualified, Relation, RoleName};
+use aldis_types::{Access, AccessRole, ConversationId, ConversationType, Member, Qualified, Relation, RoleName};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tonic::Request;
@@ -17,7 +20,7 @@ use uuid::Uuid;
 use super::{
     list::Cursor,
     model::{Action, Change, Conversation, LeaveReason, Metadata, Settings, StoredMember},
-    rules::plan,
+    rules::{plan, sorted},
 };
 use crate::testing::{Backend, CONNECTION, QualifiedUser, World, domain, eventually, user};
 
@@ -52,6 +55,16 @@ fn rules_decide_who_may_change_what() {
     let removed = |user: &QualifiedUser, reason| Some(Change::Remove { users: vec![user.clone()], reason });
     let joined =
         |user: &QualifiedUser| Some(Change::Add(vec![Member { user: user.clone(), role: RoleName::member() }]));
+    let access =
+        |access: &[Access], roles: &[AccessRole]| Action::SetAccess { access: sorted(access), roles: sorted(roles) };
+    let open = [AccessRole::NonTeamMember, AccessRole::Guest];
+    let set_access = |roles: &[AccessRole]| {
+        Some(Change::SetAccess { access: vec![Access::Invite, Access::Code], roles: roles.to_vec() })
+    };
+    let mut closed = regular.clone();
+    closed.metadata.access.clear();
+    let mut team_only = regular.clone();
+    team_only.metadata.access_roles = vec![AccessRole::TeamMember];
     let cases: Vec<RuleCase<'_>> = vec![
         (&regular, &stranger, rename("x"), Err("no such conversation")),
         (&regular, &member, rename("x"), Err("the role does not allow modify_conversation_name")),
@@ -79,17 +92,56 @@ fn rules_decide_who_may_change_what() {
         (&regular, &admin, Action::SetMessageTimer(Some(0)), Err("bad request")),
         (&pair, &admin, Action::SetReceiptMode(1), Ok(Some(Change::SetReceiptMode(1)))),
         (&regular, &member, Action::SetReceiptMode(1), Err("the role does not allow modify_conversation_receipt_mode")),
+        (&regular, &admin, access(&[Access::Code, Access::Invite], &open), Ok(set_access(&open))),
+        (&regular, &admin, access(&[Access::Invite], &regular.metadata.access_roles), Ok(None)),
+        (&regular, &member, access(&[Access::Invite], &open), Err("the role does not allow modify_conversation_acc")),
+        (&regular, &admin, access(&[Access::Private], &open), Err("nobody could be in")),
+        (&regular, &admin, access(&[Access::Invite], &[]), Err("nobody could be in")),
+        (&regular, &admin, access(&[Access::Invite], &[AccessRole::TeamMember]), Err("nobody could be in")),
+        (&pair, &admin, access(&[Access::Invite], &open), Err("not possible in this kind")),
+        (&closed, &admin, add(&[&stranger]), Err("access denied")),
+        (&team_only, &admin, add(&[&stranger]), Err("access denied")),
     ];
     for (conversation, actor, action, expected) in cases {
         let outcome = plan(conversation, actor, &action, 500);
         match (&outcome, &expected) {
-            (Ok(change), Ok(expected)) => assert_eq!(change, expected, "{action:?}"),
+            (Ok(changes), Ok(expected)) => {
+                assert_eq!(*changes, expected.iter().cloned().collect::<Vec<_>>(), "{action:?}");
+            }
             (Err(error), Err(text)) => assert!(error.to_string().starts_with(text), "{action:?}: {error}"),
             _ => panic!("{action:?}: {outcome:?}, expected {expected:?}"),
         }
     }
     let full = plan(&regular, &admin, &add(&[&stranger]), 2);
     assert!(matches!(full, Err(super::error::GroupError::TooManyMembers)));
+}
+
+#[test]
+fn a_new_list_of_members_makes_room_before_it_fills_it() {
+    let (admin, ben, cleo, dan) =
+        (user(1, "alpha.test"), user(2, "alpha.test"), user(3, "beta.test"), user(4, "beta.test"));
+    let regular = group(
+        ConversationType::Regular,
+        &[(&admin, RoleName::admin()), (&ben, RoleName::admin()), (&cleo, RoleName::member())],
+    );
+    let to = |users: &[&QualifiedUser]| Action::ReplaceMembers {
+        users: users.iter().map(|user| (*user).clone()).collect(),
+        role: RoleName::member(),
+    };
+    let out = |users: &[&QualifiedUser]| Change::Remove {
+        users: users.iter().map(|user| (*user).clone()).collect(),
+        reason: LeaveReason::Removed,
+    };
+    let join = |user: &QualifiedUser| Change::Add(vec![Member { user: user.clone(), role: RoleName::member() }]);
+    assert_eq!(plan(&regular, &admin, &to(&[&cleo, &dan]), 3).unwrap(), [out(&[&ben]), join(&dan)]);
+    // The actor stays, whether he is named or not; the others keep their roles.
+    assert_eq!(plan(&regular, &admin, &to(&[&ben, &cleo]), 3).unwrap(), []);
+    assert_eq!(plan(&regular, &admin, &to(&[&admin, &ben, &cleo]), 3).unwrap(), []);
+    assert_eq!(plan(&regular, &admin, &to(&[&admin]), 3).unwrap(), [out(&[&ben, &cleo])]);
+    let full = plan(&regular, &admin, &to(&[&ben, &cleo, &dan]), 3);
+    assert!(matches!(full, Err(super::error::GroupError::TooManyMembers)));
+    let denied = plan(&regular, &cleo, &to(&[&cleo]), 3);
+    assert!(matches!(denied, Err(super::error::GroupError::ActionDenied(_))));
 }
 
 #[test]
@@ -234,6 +286,12 @@ async fn requests_are_checked_before_anything_is_created() {
             "no-team-member",
         ),
         (json!({ "qualified_users": ids(&[&ben]), "skip_creator": true }), 403, "operation-denied"),
+        (json!({ "qualified_users": ids(&[&ben]), "cells": true }), 403, "operation-denied"),
+        (json!({ "qualified_users": ids(&[&ben]), "add_permission": "admins" }), 403, "operation-denied"),
+        (json!({ "qualified_users": ids(&[&ben]), "parent": ben.id }), 403, "operation-denied"),
+        (json!({ "qualified_users": ids(&[&ben]), "group_conv_type": "meeting" }), 403, "operation-denied"),
+        (json!({ "qualified_users": ids(&[&ben]), "group_conv_type": "channel" }), 403, "channels-not-enabled"),
+        (json!({ "qualified_users": ids(&[&ben]), "group_conv_type": "party" }), 400, "bad-request"),
         (json!({ "qualified_users": ids(&[&ben]), "name": "" }), 400, "bad-request"),
         (json!({ "qualified_users": ids(&[&ann]) }), 400, "bad-request"),
         (json!({ "qualified_users": ids(&[&user(9, "alpha.test")]) }), 403, "not-connected"),
@@ -339,8 +397,26 @@ async fn typing_reaches_open_sockets_of_other_members() {
     assert!(typing.transient);
     assert_eq!(typing.event["data"], json!({ "status": "started" }));
     assert!(!alpha.kinds(&ann).contains(&"conversation.typing".to_owned()));
+    let typing = beta.wait_for(&cleo, "conversation.typing", 1).await.remove(0);
+    assert!(typing.transient);
+    assert_eq!(typing.event["qualified_from"], json!({ "domain": "alpha.test", "id": ann.id }));
+    assert_eq!(typing.event["qualified_conversation"], json!({ "domain": "alpha.test", "id": id }));
+    // One of another backend types: the owner's users hear it from the owner, and he himself does not.
+    assert_eq!(beta.post(&cleo, &at(&alpha, &id, "/typing"), json!({ "status": "stopped" })).await.0, StatusCode::OK);
+    for who in [&ann, &ben] {
+        let typing = alpha.wait_for(who, "conversation.typing", if who == &ben { 2 } else { 1 }).await.pop().unwrap();
+        assert_eq!(typing.event["data"], json!({ "status": "stopped" }));
+        assert_eq!(typing.event["qualified_from"], json!({ "domain": "beta.test", "id": cleo.id }));
+    }
+    beta.wait_for(&cleo, "conversation.typing", 1).await;
+    world.set_down("alpha.test", true);
     let (status, body) = beta.post(&cleo, &at(&alpha, &id, "/typing"), json!({ "status": "started" })).await;
-    assert_eq!((status.as_u16(), &body["label"]), (422, &json!("federation-not-implemented")));
+    assert_eq!((status.as_u16(), &body["label"]), (521, &json!("federation-connection-refused")));
+    assert_eq!(alpha.post(&ann, &at(&alpha, &id, "/typing"), json!({ "status": "started" })).await.0, StatusCode::OK);
+    assert_eq!(
+        beta.post(&cleo, &at(&alpha, &id, "/typing"), json!({ "status": "dancing" })).await.0,
+        StatusCode::BAD_REQUEST
+    );
     let outsider = user(7, "beta.test");
     assert_eq!(
         beta.post(&outsider, &at(&alpha, &id, "/typing"), json!({ "status": "stopped" })).await.0,
@@ -558,30 +634,4 @@ async fn concurrent_changes_all_take_effect() {
     let events = alpha.wait_for(&ben, "conversation.member-join", 8).await;
     let times: Vec<_> = events.iter().map(|event| event.event["time"].as_str().unwrap().to_owned()).collect();
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
-}
-
-#[tokio::test]
-async fn a_deleted_user_leaves_everything() {
-    let world = World::default();
-    let (alpha, beta) = (world.start("alpha.test").await, world.start("beta.test").await);
-    let (ann, ben) = (user(1, "alpha.test"), user(2, "beta.test"));
-    world.connect(&[&ann, &ben]);
-    let ours = create(&alpha, &ann, &[&ben]).await;
-    let theirs = create(&beta, &ben, &[&ann]).await;
-    alpha.wait_for(&ann, "conversation.create", 2).await;
-    beta.wait_for(&ben, "conversation.create", 2).await;
-    let request = aldis_proto::internal::v1::RemoveUserRequest {
-        event_id: vec![1; 16].into(),
-        user: convert::bytes_of(ann.id),
-        time: 1,
-    };
-    for _ in 0..2 {
-        alpha.memberships().remove_user(request.clone()).await.unwrap();
-    }
-    let left = beta.wait_for(&ben, "conversation.member-leave", 1).await.remove(0);
-    assert_eq!(left.event["data"]["reason"], "user-deleted");
-    assert_eq!(left.event["qualified_conversation"]["id"], json!(ours));
-    let (_, page) = alpha.post(&ann, "/conversations/list-ids", json!({})).await;
-    assert_eq!(page["qualified_conversations"].as_array().unwrap().len(), 1);
-    assert_eq!(alpha.get(&ann, &at(&beta, &theirs, "")).await.0, StatusCode::NOT_FOUND);
 }

@@ -1,5 +1,7 @@
 //! The comparison as tables, the wire format, and messages through the client API on one backend and on several.
 
+mod older;
+
 use std::collections::BTreeSet;
 
 use aldis_proto::{
