@@ -48,6 +48,12 @@ enum Command {
     /// Administer which other backends this one federates with.
     #[command(subcommand)]
     Remote(admin::Remote),
+    /// Administer the keys that sign tokens.
+    #[command(subcommand)]
+    Keys(admin::Keys),
+    /// Look at what was done by administration.
+    #[command(subcommand)]
+    Audit(admin::Audit),
 }
 
 /// The program `aldis`.
@@ -90,6 +96,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Local(command) => local::run(command).await,
         Command::User(command) => admin::user(command).await,
         Command::Remote(command) => admin::remote(command).await,
+        Command::Keys(command) => admin::keys(command).await,
+        Command::Audit(command) => admin::audit(command).await,
     }
 }
 

@@ -16,7 +16,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, UnixListener, UnixStream},
     sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
@@ -85,6 +85,22 @@ impl ShortPath {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// The process at the other end of a Unix socket, as the kernel knows it; an extension of each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalPeer {
+    /// The user that it runs as.
+    pub uid: u32,
+    /// Its process id.
+    pub pid: Option<u32>,
+}
+
+impl LocalPeer {
+    fn of(stream: &UnixStream) -> Option<Self> {
+        let peer = stream.peer_cred().ok()?;
+        Some(Self { uid: peer.uid(), pid: peer.pid().and_then(|pid| u32::try_from(pid).ok()) })
     }
 }
 
@@ -180,7 +196,7 @@ where
     connections.wait().await;
 }
 
-/// Serves gRPC on a Unix socket until `stop`.
+/// Serves gRPC on a Unix socket until `stop`. The calling process is an extension of each request, as [`LocalPeer`].
 pub async fn serve_unix<S, B>(listener: UnixListener, service: S, stop: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -203,6 +219,13 @@ where
             },
         };
         let (builder, service, stop) = (builder.clone(), service.clone(), stop.clone());
+        let peer = LocalPeer::of(&stream);
+        let service = service.map_request(move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            request
+        });
         connections.spawn(async move { connection(stream, None, &builder, service, stop).await });
     }
     connections.close();

@@ -5,6 +5,7 @@
 //! the paths in `routes.rs`; it is the service for every path that no other service lists.
 
 mod accounts;
+mod administration;
 mod app;
 mod audit;
 mod auth;
@@ -47,13 +48,18 @@ use tonic::service::Routes;
 
 pub use crate::config::{
     Calls, Config, Cookie, Deeplink, Federation as FederationConfig, Limits, Mail, Passwords, Quotas, Registration,
-    Secret, Smtp, SmtpEncryption, Tokens,
+    Retention, Secret, Smtp, SmtpEncryption, Tokens,
 };
 use crate::{
     accounts::{
         AccountParts, Accounts,
-        grpc::{ProfilesGrpc, UserAdminGrpc},
+        grpc::ProfilesGrpc,
         store::{AccountStore, SqliteAccounts},
+    },
+    administration::{
+        Administration, AdministrationParts,
+        grpc::{AuditLogGrpc, KeyAdminGrpc, UserAdminGrpc},
+        store::SqliteAdministration,
     },
     app::App,
     auth::{
@@ -116,9 +122,10 @@ pub struct Dependencies {
 pub struct Service {
     /// The client API, without version prefixes.
     pub client: axum::Router,
-    /// For our own services and the administrator: `Auth`, `Policy`, `Profiles`, `Clients`, `Connections`, `UserAdmin`,
-    /// `RemoteAdmin`.
+    /// For our own services: `Auth`, `Policy`, `Profiles`, `Clients`, `Connections`.
     pub internal: Routes,
+    /// For the administrator alone: `UserAdmin`, `RemoteAdmin`, `KeyAdmin`, `AuditLog`.
+    pub administration: Routes,
     /// For other backends, through our federator: `Users`, `UsersDelivery`.
     pub federation: Option<Routes>,
     /// Background work; it ends when this is dropped.
@@ -135,7 +142,7 @@ pub enum StartError {
     #[error("the store of users")]
     Store(#[from] StoreError),
     /// There is no key that may sign tokens.
-    #[error("every token key is retired")]
+    #[error("there is no token key")]
     NoTokenKey,
 }
 
@@ -197,6 +204,7 @@ async fn open_auth(config: &Arc<Config>, dependencies: &Dependencies, stores: &S
 /// The capabilities, and what wakes the mailer.
 struct Capabilities {
     app: App,
+    administration: Administration,
     remotes: Remotes,
     mail: Arc<Notify>,
 }
@@ -240,6 +248,14 @@ async fn open_capabilities(
         policy: policy.clone(),
         clock: clock.clone(),
     };
+    let administration = Administration::new(AdministrationParts {
+        config: config.clone(),
+        store: Arc::new(SqliteAdministration::new(stores.db.clone())),
+        accounts: stores.accounts.clone(),
+        clients: stores.clients.clone(),
+        auth: auth.clone(),
+        clock: clock.clone(),
+    });
     let properties = Arc::new(SqliteProperties::new(stores.db.clone(), stores.outbox.clone()));
     let app = App::new(app::Parts {
         config: config.clone(),
@@ -254,7 +270,7 @@ async fn open_capabilities(
         search: Search::new(domain.clone(), stores.accounts.clone(), peers, policy.clone()),
         properties: Properties::new(config.clone(), properties),
     });
-    Ok(Capabilities { app, remotes, mail })
+    Ok(Capabilities { app, administration, remotes, mail })
 }
 
 fn internal(capabilities: &Capabilities) -> Routes {
@@ -265,9 +281,23 @@ fn internal(capabilities: &Capabilities) -> Routes {
         .add_service(PolicyGrpc(capabilities.remotes.clone()).server())
         .add_service(ProfilesGrpc(app.accounts.clone()).server())
         .add_service(ClientsGrpc(app.clients.clone()).server())
-        .add_service(ConnectionsGrpc(app.connections.clone()).server())
-        .add_service(UserAdminGrpc { accounts: app.accounts.clone(), domain: app.domain.clone() }.server())
-        .add_service(RemoteAdminGrpc(capabilities.remotes.clone()).server());
+        .add_service(ConnectionsGrpc(app.connections.clone()).server());
+    routes.routes()
+}
+
+fn administration(capabilities: &Capabilities) -> Routes {
+    let Capabilities { app, administration, remotes, .. } = capabilities;
+    let users = UserAdminGrpc {
+        administration: administration.clone(),
+        accounts: app.accounts.clone(),
+        domain: app.domain.clone(),
+    };
+    let mut routes = Routes::builder();
+    routes
+        .add_service(users.server())
+        .add_service(RemoteAdminGrpc { remotes: remotes.clone(), administration: administration.clone() }.server())
+        .add_service(KeyAdminGrpc(administration.clone()).server())
+        .add_service(AuditLogGrpc(administration.clone()).server());
     routes.routes()
 }
 
@@ -309,7 +339,8 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
     let sweeper = Sweeper {
         config: config.clone(),
         accounts: stores.accounts.clone(),
-        auth: stores.auth.clone(),
+        sessions: stores.auth.clone(),
+        auth: capabilities.app.auth.clone(),
         quotas: quotas.clone(),
         clock,
     };
@@ -328,6 +359,7 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
 
     Ok(Service {
         internal: internal(&capabilities),
+        administration: administration(&capabilities),
         federation: Some(federated(&capabilities.app, &policy, stores.db.clone(), receiving, quotas)),
         client: routes::router(capabilities.app),
         tasks,

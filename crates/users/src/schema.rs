@@ -7,7 +7,14 @@ use aldis_storage::Migration;
 pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { name: "accounts, clients, connections, remotes", sql: TABLES },
     Migration { name: "outbox of users", sql: aldis_delivery::schema!("users") },
+    Migration { name: "who did it and what came of it, in audit records", sql: AUDIT },
 ];
+
+const AUDIT: &str = "
+ALTER TABLE users_audit ADD COLUMN who TEXT NOT NULL DEFAULT '';
+ALTER TABLE users_audit ADD COLUMN outcome TEXT NOT NULL DEFAULT 'done';
+CREATE INDEX users_audit_by_subject ON users_audit (subject, id);
+";
 
 const TABLES: &str = "
 CREATE TABLE users_accounts (

@@ -67,7 +67,17 @@ pub(crate) fn to_keyword(value: &impl serde::Serialize) -> Result<String> {
 
 /// Writes an audit record inside the job of the change that it is about.
 pub(crate) fn audit(tx: &Connection, entry: &AuditEntry, now: Timestamp) -> Result<()> {
-    tx.prepare_cached("INSERT INTO users_audit (time, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)")?
-        .execute(params![now.millis(), entry.actor, entry.action, entry.subject, entry.detail])?;
+    tx.prepare_cached(
+        "INSERT INTO users_audit (time, actor, who, action, subject, detail, outcome) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        now.millis(),
+        entry.actor,
+        entry.who,
+        entry.action,
+        entry.subject,
+        entry.detail,
+        entry.outcome
+    ])?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use aldis_types::Timestamp;
 
 use crate::{
     accounts::store::AccountStore,
-    auth::store::AuthStore,
+    auth::{Auth, store::AuthStore},
     config::Config,
     quotas::{self, Quotas},
 };
@@ -17,14 +17,13 @@ use crate::{
 const CHUNK: usize = 200;
 /// Pause between jobs while there is more.
 const BREATH: Duration = Duration::from_millis(50);
-/// Audit records are kept for a year.
-const AUDIT: Duration = Duration::from_secs(366 * 86_400);
 
 /// What is swept.
 pub(crate) struct Sweeper {
     pub(crate) config: Arc<Config>,
     pub(crate) accounts: Arc<dyn AccountStore>,
-    pub(crate) auth: Arc<dyn AuthStore>,
+    pub(crate) sessions: Arc<dyn AuthStore>,
+    pub(crate) auth: Arc<Auth>,
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) clock: SharedClock,
 }
@@ -37,6 +36,9 @@ impl Sweeper {
         loop {
             turn.tick().await;
             self.quotas.sweep();
+            if let Err(error) = self.auth.drop_old_keys().await {
+                tracing::error!(%error, "forgetting old token keys failed");
+            }
             loop {
                 match self.sweep().await {
                     Ok(0) => break,
@@ -55,7 +57,8 @@ impl Sweeper {
         let now = self.clock.now();
         let before = |age: Duration| Timestamp::from_millis(now.millis() - i64::try_from(age.as_millis()).unwrap_or(0));
         let unactivated = before(Duration::from_secs(self.config.limits.unactivated_seconds));
-        let auth = self.auth.sweep(now, CHUNK).await?;
-        Ok(auth + self.accounts.sweep(now, unactivated, before(AUDIT), CHUNK).await?)
+        let audit = before(self.config.retention.audit());
+        let sessions = self.sessions.sweep(now, CHUNK).await?;
+        Ok(sessions + self.accounts.sweep(now, unactivated, audit, CHUNK).await?)
     }
 }

@@ -230,6 +230,8 @@ pub(crate) struct Backend {
     pub(crate) policy: Policy,
     pub(crate) db: Db,
     pub(crate) internal: Channel,
+    /// For the administrator.
+    pub(crate) admin: Channel,
     mail: PathBuf,
     client: Router,
     _service: tokio::task::JoinSet<()>,
@@ -336,10 +338,13 @@ impl Backend {
             conversations: place.channel(),
             receiving: aldis_delivery::Receiving::default(),
         };
-        let Service { client, internal, federation, tasks } = crate::start(config, dependencies).await.unwrap();
+        let Service { client, internal, administration, federation, tasks } =
+            crate::start(config, dependencies).await.unwrap();
         network.bring_up(&domain, federation.unwrap().prepare());
         let own = InProcess::new();
         own.serve(internal);
+        let admin = InProcess::new();
+        admin.serve(administration);
         Self {
             domain,
             clock,
@@ -347,6 +352,7 @@ impl Backend {
             policy,
             db,
             internal: own.channel(),
+            admin: admin.channel(),
             mail,
             client,
             _service: tasks,
@@ -366,7 +372,7 @@ impl Backend {
 
     pub(crate) async fn federate_with(&self, other: &Self, search_policy: u32) {
         let domain = other.domain.as_str().to_owned();
-        let mut admin = RemoteAdminClient::new(self.internal.clone());
+        let mut admin = RemoteAdminClient::new(self.admin.clone());
         admin.set_remote(SetRemoteRequest { domain, search_policy }).await.unwrap();
     }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use aldis_peers::Peers;
-use aldis_proto::channel::{Channel, ChannelError, InProcess};
-use aldis_runtime::listen;
+use aldis_proto::channel::{Channel, ChannelError, InProcess, boxed};
+use aldis_runtime::{listen, listen::LocalPeer};
 use aldis_storage::StoreError;
 use anyhow::Result;
 use bytes::Bytes;
@@ -41,7 +41,12 @@ struct Administration {
     peer_states: Option<Channel>,
 }
 
-const USERS: [&str; 2] = ["/aldis.internal.v1.UserAdmin/", "/aldis.internal.v1.RemoteAdmin/"];
+const USERS: [&str; 4] = [
+    "/aldis.internal.v1.UserAdmin/",
+    "/aldis.internal.v1.RemoteAdmin/",
+    "/aldis.internal.v1.KeyAdmin/",
+    "/aldis.internal.v1.AuditLog/",
+];
 const PEER_STATES: &str = "/aldis.internal.v1.PeerStates/";
 
 impl<B> Service<http::Request<B>> for Administration
@@ -95,8 +100,13 @@ impl Offline {
         // What is left to tell the others waits in the store until the backend runs.
         let mut users = start.users(&store.db, InProcess::new().channel(), InProcess::new().channel()).await?;
         let place = InProcess::new();
-        place.serve(std::mem::take(&mut users.internal));
-        Ok(Some(Self { channel: place.channel(), _users: users, _store: store }))
+        place.serve(std::mem::take(&mut users.administration));
+        let channel = boxed(place.channel().map_request(|mut request: http::Request<Body>| {
+            let pid = Some(std::process::id());
+            request.extensions_mut().insert(LocalPeer { uid: rustix::process::getuid().as_raw(), pid });
+            request
+        }));
+        Ok(Some(Self { channel, _users: users, _store: store }))
     }
 }
 

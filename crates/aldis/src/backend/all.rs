@@ -26,6 +26,7 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
     let channels = (places.notifications.channel(), places.conversations.channel());
     let users = start.users(&db, channels.0, channels.1).await?;
     places.users.serve(users.internal);
+    let administered = in_process(Some(users.administration));
     let channels = (places.users.channel(), places.notifications.channel());
     let conversations = start.conversations(&db, channels.0, channels.1).await?;
     places.conversations.serve(conversations.internal);
@@ -60,7 +61,7 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
     let routes =
         Router::new().merge(users.client).merge(conversations.client).merge(assets.client).merge(notifications.client);
     process.serve_clients(&config, config.client.listen, routes).await?;
-    admin::serve(&mut process, &config.store, places.users.channel(), peer_states).context("administration socket")?;
+    admin::serve(&mut process, &config.store, administered, peer_states).context("administration socket")?;
     process.serve_operations(config.operations.listen, health).await?;
     process.run(stop).await
 }

@@ -190,7 +190,7 @@ impl Single<'_> {
             None => None,
         };
         let administered = aldis_proto::channel::InProcess::new();
-        administered.serve(service.internal.clone());
+        administered.serve(service.administration);
         self.serve_internal(service.internal).await?;
         self.serve_federation(service.federation).await?;
         self.serve_clients(service.client).await?;

@@ -7,7 +7,11 @@ use super::{
     activation::activation_key,
     store::{AccountProof, Created},
 };
-use crate::{audit::AuditEntry, auth::passwords::Password, detached::detached};
+use crate::{
+    audit::{Administrator, AuditEntry},
+    auth::passwords::Password,
+    detached::detached,
+};
 
 /// What somebody who registers says.
 #[derive(Debug, Clone)]
@@ -75,6 +79,7 @@ impl Accounts {
     /// Creates an activated account for the administrator, whatever the setting for registration.
     pub(crate) async fn create_by_admin(
         &self,
+        by: &Administrator,
         email: Email,
         password: Password,
         name: Name,
@@ -94,7 +99,7 @@ impl Accounts {
             assets: Vec::new(),
             protocols: vec![Protocol::Proteus],
         };
-        let audit = AuditEntry::new("admin", "account-created", account.id);
+        let audit = by.does("account-created", account.id);
         self.create(account, AccountProof::Administrator, audit).await
     }
 

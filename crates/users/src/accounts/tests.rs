@@ -336,7 +336,7 @@ async fn rich_info_is_for_oneself() {
 async fn the_administrator_creates_accounts_though_registration_is_closed() {
     let network = Network::default();
     let backend = Backend::start("alpha.test", &network, |config| config.registration = Registration::Closed).await;
-    let mut admin = UserAdminClient::new(backend.internal.clone());
+    let mut admin = UserAdminClient::new(backend.admin.clone());
     let ann = CreateUserRequest {
         email: "ann@example.com".to_owned(),
         password: PASSWORD.to_owned(),
@@ -365,13 +365,14 @@ async fn the_administrator_creates_accounts_though_registration_is_closed() {
     let actors: Vec<String> = backend
         .db
         .read(|tx| {
-            let mut query = tx.prepare("SELECT actor || ' ' || action FROM users_audit")?;
+            let mut query = tx.prepare("SELECT actor || ' ' || action || ' ' || outcome FROM users_audit")?;
             let rows = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
             Ok(rows)
         })
         .await
         .unwrap();
-    assert_eq!(actors, ["admin account-created"]);
+    let expected = ["done", "email-taken", "handle-taken"].map(|outcome| format!("admin account-created {outcome}"));
+    assert_eq!(actors, expected);
 
     let request = GetAccountsRequest { users: vec![created.id, convert::bytes_of(UserId::new(uuid::Uuid::nil()))] };
     let accounts = ProfilesClient::new(backend.internal.clone()).get_accounts(request).await.unwrap().into_inner();

@@ -8,7 +8,7 @@ use aldis_proto::{
     internal::v1::{
         AuthSnapshot, WatchAuthRequest,
         auth_server::{Auth as AuthService, AuthServer},
-        auth_snapshot::{ClientRevocation, ConnectionRevocation, Key},
+        auth_snapshot::{ClientRevocation, ConnectionRevocation, Key, UserRevocation},
     },
 };
 use aldis_types::UserId;
@@ -48,6 +48,10 @@ fn snapshot(published: &Arc<Published>) -> AuthSnapshot {
             Revoked::Client(client) => snapshot.clients.push(ClientRevocation { user, client: client.0 }),
             Revoked::Connection(connection) => {
                 snapshot.connections.push(ConnectionRevocation { user, connection: connection.0 });
+            }
+            Revoked::User => {
+                let refuse_expiring_until = revocation.refused_until();
+                snapshot.users.push(UserRevocation { user, refuse_expiring_until });
             }
         }
     }

@@ -25,11 +25,13 @@ pub(crate) use revocations::Revocations;
 use sha2::{Digest, Sha256};
 
 use self::{
-    keys::TokenKeys,
+    keys::{TokenKey, TokenKeys},
     passwords::{Password, Passwords},
     store::{AttemptKind, AttemptLimit, AuthStore, CookieRow, Revocation, Revoked},
 };
-use crate::{accounts::store::AccountStore, clients::store::ClientStore, config::Config};
+use crate::{
+    accounts::store::AccountStore, audit::AuditEntry, clients::store::ClientStore, config::Config, detached::detached,
+};
 
 /// Cookies per account and kind.
 const MAX_COOKIES: usize = 32;
@@ -85,11 +87,13 @@ pub(crate) struct AuthParts {
 pub(crate) struct Auth {
     config: Arc<Config>,
     parts: AuthParts,
+    /// One change of the keys at a time, so that lists come into force in order.
+    changing_keys: tokio::sync::Mutex<()>,
 }
 
 impl Auth {
     pub(crate) fn new(config: Arc<Config>, parts: AuthParts) -> Self {
-        Self { config, parts }
+        Self { config, parts, changing_keys: tokio::sync::Mutex::default() }
     }
 
     pub(crate) fn passwords(&self) -> &Passwords {
@@ -132,6 +136,50 @@ impl Auth {
     pub(crate) async fn reauthenticate(&self, user: UserId, password: Option<Password>) -> Result<(), AuthError> {
         let password = password.ok_or(AuthError::MissingPassword)?;
         self.check_counted(Some(user), *user.as_bytes(), password).await
+    }
+
+    /// Forgets counted attempts: the secret was replaced.
+    pub(crate) async fn forgive(&self, kind: AttemptKind, subject: [u8; 16]) -> Result<(), StoreError> {
+        self.parts.store.forgive(kind, subject).await
+    }
+
+    pub(crate) fn keys(&self) -> &TokenKeys {
+        &self.parts.keys
+    }
+
+    /// Makes a new key and tells every service of it; it signs a moment later. `None` when there are too many.
+    pub(crate) async fn rotate_key(self: Arc<Self>, audit: AuditEntry) -> Result<Option<TokenKey>, StoreError> {
+        detached(async move {
+            let _changing = self.changing_keys.lock().await;
+            let (parts, now) = (&self.parts, self.parts.clock.now());
+            let mut fresh = [0; 32];
+            parts.random.fill(&mut fresh);
+            let all = parts.store.add_key(fresh, now, now.plus(keys::SPREAD), keys::MAX_KEYS, audit).await?;
+            let Some(all) = all else { return Ok(None) };
+            let new = all.last().cloned();
+            self.put_keys(all);
+            Ok(new)
+        })
+        .await
+    }
+
+    /// Forgets keys whose tokens have all expired.
+    pub(crate) async fn drop_old_keys(&self) -> Result<(), StoreError> {
+        let _changing = self.changing_keys.lock().await;
+        let now = self.parts.clock.now();
+        let kept = self.config.keys_kept();
+        let old = |key: &TokenKey| key.retired.is_some_and(|time| time.plus(kept) < now);
+        if self.parts.keys.all().iter().any(old) {
+            let age = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
+            let before = Timestamp::from_millis(now.millis().saturating_sub(age));
+            self.put_keys(self.parts.store.drop_keys(before).await?);
+        }
+        Ok(())
+    }
+
+    fn put_keys(&self, all: Vec<TokenKey>) {
+        self.parts.keys.replace(all);
+        self.parts.revocations.set_keys(&self.parts.keys, self.parts.clock.now());
     }
 
     /// Counts an attempt at a secret; gives how long to wait when there were too many.
@@ -186,7 +234,14 @@ impl Auth {
         }
         let cookie = self.new_row(now, !persistent, label, None);
         self.parts.store.add_cookie(user, cookie.clone(), MAX_COOKIES).await?;
-        Ok(self.issue(user, None, self.new_connection(), Some(self.cookie_value(user, &cookie))))
+        let issued = self.issue(user, None, self.new_connection(), Some(self.cookie_value(user, &cookie)));
+        self.unless_suspended(issued).await
+    }
+
+    /// Looks again after a token was made: one of the moment before a suspension must not outlive it.
+    async fn unless_suspended(&self, issued: Issued) -> Result<Issued, AuthError> {
+        let account = self.parts.accounts.get(issued.user).await?;
+        if account.is_some_and(|account| account.suspended) { Err(AuthError::Suspended) } else { Ok(issued) }
     }
 
     /// `POST /access`: a new access token for a cookie; with `client`, bound to that client of the user.
@@ -207,7 +262,8 @@ impl Auth {
         let age = self.parts.clock.now().since(row.created);
         let stale = !row.session && age > self.config.renew_age();
         let cookie = if stale || bound != row.client { Some(self.successor(user, &row, bound).await?) } else { None };
-        Ok(self.issue(user, bound, connection.unwrap_or_else(|| self.new_connection()), cookie))
+        let issued = self.issue(user, bound, connection.unwrap_or_else(|| self.new_connection()), cookie);
+        self.unless_suspended(issued).await
     }
 
     /// `POST /access/logout`: the cookie and the access tokens of its session end at once.
@@ -228,8 +284,20 @@ impl Auth {
 
     /// The revocation of tokens that were issued until now.
     pub(crate) fn revocation(&self, user: UserId, what: Revoked) -> Revocation {
-        let lifetime = Duration::from_secs(self.config.tokens.access_seconds + 60);
+        let lifetime = Duration::from_secs(self.config.tokens.access_seconds) + Revocation::SLACK;
         Revocation { user, what, expires: self.parts.clock.now().plus(lifetime) }
+    }
+
+    /// Ends every session of a user at once; says how many cookies there were.
+    pub(crate) async fn end_sessions(self: Arc<Self>, user: UserId, audit: AuditEntry) -> Result<usize, StoreError> {
+        detached(async move {
+            let revocation = self.revocation(user, Revoked::User);
+            let now = self.parts.clock.now();
+            let ended = self.parts.store.end_sessions(revocation, audit, now).await?;
+            self.parts.revocations.add(revocation, now);
+            Ok(ended)
+        })
+        .await
     }
 
     /// The session whose cookie is presented: its user and its row.
@@ -319,7 +387,8 @@ impl Auth {
             expires: Some(row.expires.seconds()),
             session: row.session,
         };
-        NewCookie { value: self.parts.keys.sign(&claims), expires: (!row.session).then_some(row.expires) }
+        let value = self.parts.keys.sign(&claims, self.parts.clock.now());
+        NewCookie { value, expires: (!row.session).then_some(row.expires) }
     }
 
     fn new_connection(&self) -> ConnId {
@@ -328,9 +397,13 @@ impl Auth {
 
     fn issue(&self, user: UserId, client: Option<ClientId>, connection: ConnId, cookie: Option<NewCookie>) -> Issued {
         let expires_in = self.config.tokens.access_seconds;
-        let expires = self.parts.clock.now().plus(Duration::from_secs(expires_in)).seconds();
+        let now = self.parts.clock.now();
+        let expires = now.plus(Duration::from_secs(expires_in)).seconds();
+        // After a revocation of all tokens a new one is told apart by its later end.
+        let refused = self.parts.revocations.refused_until(user);
+        let expires = refused.map_or(expires, |until| expires.max(until + 1));
         let claims = Claims { user, client, kind: Kind::Access { connection }, expires: Some(expires), session: false };
-        Issued { user, access_token: self.parts.keys.sign(&claims), expires_in, cookie }
+        Issued { user, access_token: self.parts.keys.sign(&claims, now), expires_in, cookie }
     }
 }
 

@@ -22,6 +22,10 @@ pub(crate) struct Published {
     pub(crate) version: u64,
 }
 
+fn public(keys: &TokenKeys) -> Vec<(u32, [u8; 32])> {
+    keys.public().into_iter().map(|(position, key)| (position, key.to_bytes())).collect()
+}
+
 /// The revocations in force; tells everybody who watches.
 pub(crate) struct Revocations {
     current: Mutex<Published>,
@@ -31,27 +35,45 @@ pub(crate) struct Revocations {
 impl Revocations {
     /// Starts with what was stored.
     pub(crate) fn new(keys: &TokenKeys, stored: Vec<Revocation>, now: Timestamp) -> Self {
-        let keys = keys.public().map(|(position, key)| (position, key.to_bytes())).collect();
+        let keys = public(keys);
         let published = Published { keys, revocations: stored, version: now.millis().unsigned_abs() };
         Self { watched: watch::Sender::new(Arc::new(published.clone())), current: Mutex::new(published) }
     }
 
     /// Puts a revocation, which is stored already, in force.
     pub(crate) fn add(&self, revocation: Revocation, now: Timestamp) {
-        self.change(now, |list| list.push(revocation));
+        self.change(now, |published| {
+            let list = &mut published.revocations;
+            list.retain(|old| old.user != revocation.user || old.what != revocation.what);
+            list.push(revocation);
+        });
+    }
+
+    /// Tells everybody of another list of keys.
+    pub(crate) fn set_keys(&self, keys: &TokenKeys, now: Timestamp) {
+        self.change(now, |published| published.keys = public(keys));
+    }
+
+    /// When all tokens of a user were revoked: until when a new one must be good in order not to be refused with them.
+    pub(crate) fn refused_until(&self, user: UserId) -> Option<i64> {
+        let published = self.watched.borrow();
+        let found = published.revocations.iter().find(|old| old.user == user && old.what == Revoked::User);
+        found.map(Revocation::refused_until)
     }
 
     /// Takes a revocation back, after the store did: the client has come back.
     pub(crate) fn lift(&self, user: UserId, what: Revoked, now: Timestamp) {
         if self.contains(user, what) {
-            self.change(now, |list| list.retain(|revoked| revoked.user != user || revoked.what != what));
+            self.change(now, |published| {
+                published.revocations.retain(|revoked| revoked.user != user || revoked.what != what);
+            });
         }
     }
 
-    fn change(&self, now: Timestamp, change: impl FnOnce(&mut Vec<Revocation>)) {
+    fn change(&self, now: Timestamp, change: impl FnOnce(&mut Published)) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         current.revocations.retain(|old| old.expires > now);
-        change(&mut current.revocations);
+        change(&mut current);
         current.version = (current.version + 1).max(now.millis().unsigned_abs());
         // Sent under the lock, so that watchers see versions in order.
         self.watched.send_replace(Arc::new(current.clone()));

@@ -6,6 +6,7 @@ use aldis_runtime::SystemRandom;
 use serde_json::json;
 
 use super::{
+    keys::SPREAD,
     passwords::{Password, PasswordError, Passwords},
     store::{SqliteAuth, suite},
     throttle::too_frequent,
@@ -231,7 +232,7 @@ async fn more_passwords_than_can_wait_are_refused() {
 #[tokio::test]
 async fn a_new_key_signs_and_the_old_one_still_verifies() {
     let (_folder, db) = database().await;
-    let store = SqliteAuth::new(db.clone());
+    let store = SqliteAuth::new(db);
     let now = Timestamp::from_millis(1);
     let keys = TokenKeys::new(store.token_keys([1; 32], now).await.unwrap()).unwrap();
     let claims = Claims {
@@ -241,25 +242,22 @@ async fn a_new_key_signs_and_the_old_one_still_verifies() {
         expires: Some(5),
         session: false,
     };
-    let old = keys.sign(&claims);
-    db.write(|tx| {
-        tx.execute("INSERT INTO users_token_keys (position, seed, created) VALUES (2, ?, 2)", [[2; 32].as_slice()])?;
-        Ok(())
-    })
-    .await
-    .unwrap();
-    let keys = TokenKeys::new(store.token_keys([3; 32], now).await.unwrap()).unwrap();
+    let old = keys.sign(&claims, now);
+    let signs = now.plus(SPREAD);
+    let audit = || AuditEntry::new("admin", "key-rotated", 2);
+    let all = store.add_key([2; 32], now, signs, 2, audit()).await.unwrap().unwrap();
+    assert_eq!((all[0].retired, all[1].retired, all[1].created), (Some(signs), None, now));
+    keys.replace(all);
+    assert!(store.add_key([3; 32], now, signs, 2, audit()).await.unwrap().is_none(), "no more than allowed");
     assert_eq!(keys.verify(&old), Ok(claims));
-    let new = keys.sign(&claims);
+    assert!(keys.sign(&claims, now).contains(".k=1."), "others do not know the new one yet");
+    let new = keys.sign(&claims, signs);
     assert!(new.contains(".k=2."), "{new}");
-    assert!(token::verify(&new, |index| keys.public().find(|(at, _)| *at == index).map(|(_, key)| key)).is_ok());
-    db.write(|tx| {
-        tx.execute("UPDATE users_token_keys SET retired = 3 WHERE position = 2", [])?;
-        Ok(())
-    })
-    .await
-    .unwrap();
-    let keys = TokenKeys::new(store.token_keys([3; 32], now).await.unwrap()).unwrap();
-    assert!(keys.sign(&claims).contains(".k=1."));
-    assert_eq!(keys.verify(&new), Ok(claims));
+    assert!(
+        token::verify(&new, |index| keys.public().into_iter().find(|(at, _)| *at == index).map(|(_, key)| key)).is_ok()
+    );
+    assert_eq!(store.drop_keys(signs).await.unwrap().len(), 2);
+    keys.replace(store.drop_keys(signs.plus(SPREAD)).await.unwrap());
+    assert_eq!((keys.verify(&old), keys.verify(&new)), (Err(TokenError::Signature), Ok(claims)));
+    assert!(keys.sign(&claims, now).contains(".k=2."));
 }

@@ -42,6 +42,7 @@ impl Config {
         in_range("limits.connections", limits.connections.into(), 1..=4000)?;
         in_range("limits.pending_connections", limits.pending_connections.into(), 1..=100_000)?;
         in_range("limits.properties", limits.properties.into(), 1..=1000)?;
+        in_range("retention.audit_days", self.retention.audit_days.into(), 1..=3650)?;
         in_range("mail.expiry_seconds", self.mail.expiry_seconds, 60..=YEAR)?;
         for (key, value) in [
             ("federation.quotas.prekeys", quotas.prekeys),

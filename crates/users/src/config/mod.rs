@@ -30,6 +30,8 @@ pub struct Config {
     pub passwords: Passwords,
     /// Limits per account.
     pub limits: Limits,
+    /// How long records are kept.
+    pub retention: Retention,
     /// Federation with other backends.
     pub federation: Federation,
 }
@@ -307,6 +309,26 @@ impl Default for Limits {
     }
 }
 
+/// Section `[users.retention]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days for which audit records are kept (`aldis audit list`), 1 to 3650. Default 366.
+    pub audit_days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { audit_days: 366 }
+    }
+}
+
+impl Retention {
+    pub(crate) fn audit(&self) -> Duration {
+        Duration::from_secs(u64::from(self.audit_days) * 86_400)
+    }
+}
+
 /// Section `[users.federation]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -353,5 +375,14 @@ impl Config {
     /// How long another renewal keeps the old cookie, and after which age one is renewed.
     pub(crate) fn renew_age(&self) -> Duration {
         Duration::from_secs(self.tokens.renew_seconds)
+    }
+
+    /// How long the public half of a token key is kept after the key was replaced: 56 days, and longer than any of its
+    /// tokens is good.
+    pub(crate) fn keys_kept(&self) -> Duration {
+        const LEAST: Duration = Duration::from_secs(56 * 86_400);
+        let tokens = &self.tokens;
+        let longest = tokens.persistent_seconds.max(tokens.session_seconds).max(tokens.access_seconds);
+        LEAST.max(Duration::from_secs(longest) + Duration::from_secs(60))
     }
 }

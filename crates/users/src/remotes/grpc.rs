@@ -18,7 +18,7 @@ use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::{RemoteError, Remotes};
-use crate::beats;
+use crate::{administration::Administration, audit::Administrator, beats};
 
 /// Streams the policy to our own services.
 pub(crate) struct PolicyGrpc(pub(crate) Remotes);
@@ -41,7 +41,10 @@ impl PolicyService for PolicyGrpc {
 }
 
 /// The list for the administrator.
-pub(crate) struct RemoteAdminGrpc(pub(crate) Remotes);
+pub(crate) struct RemoteAdminGrpc {
+    pub(crate) remotes: Remotes,
+    pub(crate) administration: Administration,
+}
 
 impl RemoteAdminGrpc {
     pub(crate) fn server(self) -> RemoteAdminServer<Self> {
@@ -51,6 +54,21 @@ impl RemoteAdminGrpc {
 
 fn domain(text: &str) -> Result<Domain, Status> {
     text.parse().map_err(|error| Status::invalid_argument(format!("{text:?} is {error}")))
+}
+
+impl RemoteAdminGrpc {
+    /// Records what was refused, and says so.
+    async fn refused(&self, by: &Administrator, action: &'static str, domain: &Domain, error: RemoteError) -> Status {
+        let why = match &error {
+            RemoteError::OwnDomain => "own-domain",
+            RemoteError::Unknown => "not-found",
+            RemoteError::TooMany => "too-many",
+            RemoteError::EndNotAvailable => "not-available",
+            RemoteError::Store(_) => "store-failed",
+        };
+        self.administration.refused(by.does(action, domain), why).await;
+        refused(&error)
+    }
 }
 
 fn refused(error: &RemoteError) -> Status {
@@ -67,11 +85,12 @@ fn refused(error: &RemoteError) -> Status {
 impl RemoteAdmin for RemoteAdminGrpc {
     #[tracing::instrument(name = "grpc.remotes.list", skip_all)]
     async fn list_remotes(&self, _: Request<ListRemotesRequest>) -> Result<Response<ListRemotesResponse>, Status> {
-        Ok(Response::new(ListRemotesResponse { policy: Some(to_policy(&self.0.current())) }))
+        Ok(Response::new(ListRemotesResponse { policy: Some(to_policy(&self.remotes.current())) }))
     }
 
     #[tracing::instrument(name = "grpc.remotes.set", skip_all)]
     async fn set_remote(&self, request: Request<SetRemoteRequest>) -> Result<Response<SetRemoteResponse>, Status> {
+        let by = Administrator::of(&request);
         let request = request.into_inner();
         let policy = i32::try_from(request.search_policy)
             .ok()
@@ -80,8 +99,11 @@ impl RemoteAdmin for RemoteAdminGrpc {
             .ok_or_else(|| {
                 Status::invalid_argument("the search policy is one of: no_search, exact_handle_search, full_search")
             })?;
-        self.0.set(domain(&request.domain)?, policy).await.map_err(|error| refused(&error))?;
-        Ok(Response::new(SetRemoteResponse {}))
+        let domain = domain(&request.domain)?;
+        match self.remotes.set(&by, domain.clone(), policy).await {
+            Ok(()) => Ok(Response::new(SetRemoteResponse {})),
+            Err(error) => Err(self.refused(&by, "remote-set", &domain, error).await),
+        }
     }
 
     #[tracing::instrument(name = "grpc.remotes.set_state", skip_all)]
@@ -89,12 +111,16 @@ impl RemoteAdmin for RemoteAdminGrpc {
         &self,
         request: Request<SetRemoteStateRequest>,
     ) -> Result<Response<SetRemoteStateResponse>, Status> {
+        let by = Administrator::of(&request);
         let request = request.into_inner();
         let state = request
             .state()
             .try_into()
             .map_err(|_| Status::invalid_argument("the state is one of: active, suspended, ended"))?;
-        self.0.set_state(domain(&request.domain)?, state).await.map_err(|error| refused(&error))?;
-        Ok(Response::new(SetRemoteStateResponse {}))
+        let domain = domain(&request.domain)?;
+        match self.remotes.set_state(&by, domain.clone(), state).await {
+            Ok(()) => Ok(Response::new(SetRemoteStateResponse {})),
+            Err(error) => Err(self.refused(&by, "remote-state-set", &domain, error).await),
+        }
     }
 }

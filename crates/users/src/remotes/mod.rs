@@ -15,7 +15,11 @@ use aldis_types::{Domain, PolicySnapshot, RemotePolicy, RemoteState, SearchPolic
 use tokio::sync::{Mutex, watch};
 
 use self::store::RemoteStore;
-use crate::{audit::AuditEntry, detached::detached, errors::store_label};
+use crate::{
+    audit::{Administrator, AuditEntry},
+    detached::detached,
+    errors::store_label,
+};
 
 /// Remotes that can be listed.
 const MAX_REMOTES: usize = 10_000;
@@ -96,8 +100,14 @@ impl Remotes {
     }
 
     /// Adds an unlisted remote, changes a listed one, revives an ended one.
-    pub(crate) async fn set(&self, domain: Domain, search_policy: SearchPolicy) -> Result<(), RemoteError> {
-        self.change(domain, move |before| {
+    pub(crate) async fn set(
+        &self,
+        by: &Administrator,
+        domain: Domain,
+        search_policy: SearchPolicy,
+    ) -> Result<(), RemoteError> {
+        let audit = by.does("remote-set", &domain);
+        self.change(domain, audit, move |before| {
             let before = before.cloned();
             let state = match before.as_ref().map(|remote| remote.state) {
                 Some(RemoteState::Suspended) => RemoteState::Suspended,
@@ -110,11 +120,17 @@ impl Remotes {
     }
 
     /// Suspends or resumes a listed remote.
-    pub(crate) async fn set_state(&self, domain: Domain, state: RemoteState) -> Result<(), RemoteError> {
+    pub(crate) async fn set_state(
+        &self,
+        by: &Administrator,
+        domain: Domain,
+        state: RemoteState,
+    ) -> Result<(), RemoteError> {
         if state == RemoteState::Ended {
             return Err(RemoteError::EndNotAvailable);
         }
-        self.change(domain, move |before| {
+        let audit = by.does("remote-state-set", &domain);
+        self.change(domain, audit, move |before| {
             let before = before.ok_or(RemoteError::Unknown)?;
             Ok(RemotePolicy { state, ..before.clone() })
         })
@@ -124,6 +140,7 @@ impl Remotes {
     async fn change(
         &self,
         domain: Domain,
+        audit: AuditEntry,
         rule: impl FnOnce(Option<&RemotePolicy>) -> Result<RemotePolicy, RemoteError> + Send + 'static,
     ) -> Result<(), RemoteError> {
         if domain == self.domain {
@@ -143,8 +160,7 @@ impl Remotes {
             }
             let version = (current.version + 1).max(this.clock.now().millis().unsigned_abs());
             let detail = format!("{} {}", describe(after.state), after.search_policy);
-            let audit = AuditEntry::new("admin", "remote-set", &domain).detail(detail);
-            this.store.put(domain.clone(), after.clone(), version, audit, this.clock.now()).await?;
+            this.store.put(domain.clone(), after.clone(), version, audit.detail(detail), this.clock.now()).await?;
             let mut remotes = current.remotes.clone();
             remotes.insert(domain, after);
             this.publish(PolicySnapshot { version, strategy: this.strategy, remotes });

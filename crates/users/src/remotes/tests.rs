@@ -30,7 +30,7 @@ async fn a_change_is_in_force_at_once_and_streamed() {
     let first = watch.message().await.unwrap().unwrap();
     assert!(first.remotes.is_empty());
     assert!(!backend.policy.allows(&beta));
-    let mut admin = RemoteAdminClient::new(backend.internal.clone());
+    let mut admin = RemoteAdminClient::new(backend.admin.clone());
     admin.set_remote(set("Beta.test", 2)).await.unwrap();
     assert!(backend.policy.allows(&beta));
     let next = watch.message().await.unwrap().unwrap();
@@ -54,7 +54,7 @@ async fn a_change_is_in_force_at_once_and_streamed() {
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_in_one_line() {
     let backend = Backend::alone().await;
-    let mut admin = RemoteAdminClient::new(backend.internal.clone());
+    let mut admin = RemoteAdminClient::new(backend.admin.clone());
     let mut refused = Vec::new();
     for request in [set("alpha.test", 3), set("not a domain", 3), set("beta.test", 0), set("beta.test", 9)] {
         refused.push(admin.set_remote(request).await.unwrap_err());

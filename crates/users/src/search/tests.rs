@@ -41,7 +41,7 @@ async fn another_backend_answers_by_its_own_policy() {
     let ann = alpha.register_with_handle("Ann", "ann").await;
     let bob = beta.register_with_handle("Bob", "bob").await;
     beta.register_with_handle("Bobby", "bobby").await;
-    let mut admin = RemoteAdminClient::new(beta.internal.clone());
+    let mut admin = RemoteAdminClient::new(beta.admin.clone());
     let cases: [(u32, &str, &[&str], &str); 4] = [
         (3, "bob", &["Bob", "Bobby"], "full_search"),
         (2, "bob", &["Bob"], "exact_handle_search"),

@@ -9,7 +9,7 @@ use aldis_delivery::{Delivery, Outgoing};
 use aldis_storage::StoreError;
 use aldis_types::{AccentId, Email, Handle, Name, ProfileAsset, Protocol, Timestamp, UserId};
 use async_trait::async_trait;
-pub(crate) use sqlite::SqliteAccounts;
+pub(crate) use sqlite::{ACCOUNT, SqliteAccounts, read_account};
 
 use super::{Account, Locale, NewAccount};
 use crate::{audit::AuditEntry, events::Effects};

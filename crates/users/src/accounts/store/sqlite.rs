@@ -29,13 +29,15 @@ impl SqliteAccounts {
     }
 }
 
-const ACCOUNT: &str = "id, name, handle, email, unverified_email, locale, accent_id, assets, text_status, protocols, \
+/// Columns for [`read_account`].
+pub(crate) const ACCOUNT: &str = "id, name, handle, email, unverified_email, locale, accent_id, assets, text_status, protocols, \
                        suspended, deleted, version";
 
 /// Search rows that are looked at for each account wanted.
 const SEARCH_ROWS_PER_ACCOUNT: usize = 16;
 
-fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
+/// From the columns of [`ACCOUNT`], which come first.
+pub(crate) fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
     Ok(Account {
         id: sql::user_id(row, 0)?,
         name: sql::parsed(row, 1)?,
@@ -55,7 +57,7 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
 
 fn get(tx: &Connection, user: UserId) -> rusqlite::Result<Option<Account>> {
     tx.prepare_cached(&format!("SELECT {ACCOUNT} FROM users_accounts WHERE id = ?"))?
-        .query_row([user.as_bytes().as_slice()], account)
+        .query_row([user.as_bytes().as_slice()], read_account)
         .optional()
 }
 
@@ -284,7 +286,7 @@ fn remove_unactivated(tx: &Connection, before: Timestamp, limit: usize) -> Resul
         .prepare_cached(&format!(
             "SELECT {ACCOUNT} FROM users_accounts WHERE email IS NULL AND deleted = 0 AND created < ? LIMIT ?"
         ))?
-        .query_map(params![before.millis(), sql::rows(limit)], account)?
+        .query_map(params![before.millis(), sql::rows(limit)], read_account)?
         .collect::<Result<Vec<_>, _>>()?;
     for account in &accounts {
         let user = account.id.as_bytes().as_slice();

@@ -9,9 +9,12 @@ use std::time::Duration;
 use aldis_storage::StoreError;
 use aldis_types::{ClientId, ConnId, Timestamp, UserId};
 use async_trait::async_trait;
-pub(crate) use sqlite::{SqliteAuth, forget_client_sessions, lift_client_revocation};
+pub(crate) use sqlite::{
+    SqliteAuth, forget_client_sessions, forget_sessions, lift_client_revocation, write_revocation,
+};
 
 use super::keys::TokenKey;
+use crate::audit::AuditEntry;
 
 /// A session's cookie, without its value: that is signed and can be made again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub(crate) enum Revoked {
     Client(ClientId),
     /// Tokens of a session that was logged out.
     Connection(ConnId),
+    /// Every token of the user that was issued so far; see [`Revocation::refused_until`].
+    User,
 }
 
 /// A revocation, kept until every token that it is about has expired.
@@ -43,6 +48,18 @@ pub(crate) struct Revocation {
     pub(crate) user: UserId,
     pub(crate) what: Revoked,
     pub(crate) expires: Timestamp,
+}
+
+impl Revocation {
+    /// For how long a revocation outlives the tokens that it is about, as clocks differ.
+    pub(crate) const SLACK: Duration = Duration::from_secs(60);
+    /// How far a token that is being issued at this very moment may be ahead.
+    const MARGIN: i64 = 5;
+
+    /// For [`Revoked::User`]: tokens that expire at or before this time, in seconds since 1970, are refused.
+    pub(crate) fn refused_until(&self) -> i64 {
+        self.expires.seconds() - Self::SLACK.as_secs().cast_signed() + Self::MARGIN
+    }
 }
 
 /// What is counted to guard a secret.
@@ -67,6 +84,20 @@ pub(crate) trait AuthStore: Send + Sync {
     /// Every key in order; `fresh` becomes the first one when there is none yet.
     async fn token_keys(&self, fresh: [u8; 32], now: Timestamp) -> Result<Vec<TokenKey>, StoreError>;
 
+    /// Adds a key that signs from `signs` on, and retires the one before at that time; gives every key. `None`, and nothing
+    /// is changed, when there are `most` already.
+    async fn add_key(
+        &self,
+        fresh: [u8; 32],
+        now: Timestamp,
+        signs: Timestamp,
+        most: usize,
+        audit: AuditEntry,
+    ) -> Result<Option<Vec<TokenKey>>, StoreError>;
+
+    /// Forgets keys that were retired before this time; gives those that are left.
+    async fn drop_keys(&self, retired_before: Timestamp) -> Result<Vec<TokenKey>, StoreError>;
+
     /// The cookies of an account that have not expired, newest first.
     async fn cookies(&self, user: UserId, now: Timestamp) -> Result<Vec<CookieRow>, StoreError>;
 
@@ -90,6 +121,14 @@ pub(crate) trait AuthStore: Send + Sync {
 
     /// Removes a cookie together with its successors and predecessors, and writes the revocation.
     async fn end_session(&self, id: u32, revocation: Revocation) -> Result<(), StoreError>;
+
+    /// Removes every cookie of a user, and writes the revocation of all tokens; says how many cookies there were.
+    async fn end_sessions(
+        &self,
+        revocation: Revocation,
+        audit: AuditEntry,
+        now: Timestamp,
+    ) -> Result<usize, StoreError>;
 
     /// Revocations that are still needed.
     async fn revocations(&self, now: Timestamp) -> Result<Vec<Revocation>, StoreError>;

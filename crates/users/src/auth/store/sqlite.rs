@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{AttemptKind, AttemptLimit, AuthStore, CookieRow, Revocation, Revoked, TokenKey};
-use crate::sql;
+use crate::{audit::AuditEntry, sql};
 
 /// Keys, cookies, revocations and attempts in `SQLite`.
 pub(crate) struct SqliteAuth {
@@ -34,6 +34,19 @@ fn cookie(row: &Row<'_>) -> rusqlite::Result<CookieRow> {
     })
 }
 
+fn keys(tx: &Connection) -> rusqlite::Result<Vec<TokenKey>> {
+    let mut query = tx.prepare("SELECT position, seed, created, retired FROM users_token_keys ORDER BY position")?;
+    let rows = query.query_map([], |row| {
+        Ok(TokenKey {
+            position: row.get(0)?,
+            key: SigningKey::from_bytes(&row.get::<_, [u8; 32]>(1)?),
+            created: sql::time(row, 2)?,
+            retired: row.get::<_, Option<i64>>(3)?.map(Timestamp::from_millis),
+        })
+    })?;
+    rows.collect()
+}
+
 fn insert_cookie(tx: &Connection, user: UserId, cookie: &CookieRow, keep: usize) -> rusqlite::Result<()> {
     let user = user.as_bytes().as_slice();
     tx.prepare_cached(
@@ -58,10 +71,12 @@ fn insert_cookie(tx: &Connection, user: UserId, cookie: &CookieRow, keep: usize)
     Ok(())
 }
 
-fn insert_revocation(tx: &Connection, revocation: &Revocation) -> rusqlite::Result<()> {
+/// Inside the job of the change that makes it necessary.
+pub(crate) fn write_revocation(tx: &Connection, revocation: &Revocation) -> rusqlite::Result<()> {
     let (kind, subject) = match revocation.what {
         Revoked::Client(client) => (1, client.0),
         Revoked::Connection(connection) => (2, connection.0),
+        Revoked::User => (3, 0),
     };
     tx.prepare_cached("INSERT OR REPLACE INTO users_revocations (user, kind, subject, expires) VALUES (?, ?, ?, ?)")?
         .execute(params![
@@ -87,7 +102,17 @@ pub(crate) fn forget_client_sessions(
         client.0.cast_signed(),
         cookie_label
     ])?;
-    insert_revocation(tx, revocation)
+    write_revocation(tx, revocation)
+}
+
+/// Inside the job that ends all sessions of a user: removes every cookie and revokes every token; says how many cookies
+/// there were.
+pub(crate) fn forget_sessions(tx: &Connection, revocation: &Revocation) -> rusqlite::Result<usize> {
+    let removed = tx
+        .prepare_cached("DELETE FROM users_cookies WHERE user = ?")?
+        .execute([revocation.user.as_bytes().as_slice()])?;
+    write_revocation(tx, revocation)?;
+    Ok(removed)
 }
 
 /// Inside the job that registers a client: takes back the revocation of an earlier client with this id.
@@ -114,15 +139,42 @@ impl AuthStore for SqliteAuth {
                      WHERE NOT EXISTS (SELECT 1 FROM users_token_keys)",
                     params![fresh.as_slice(), now.millis()],
                 )?;
-                let mut query = tx.prepare("SELECT position, seed, retired FROM users_token_keys ORDER BY position")?;
-                let rows = query.query_map([], |row| {
-                    Ok(TokenKey {
-                        position: row.get(0)?,
-                        key: SigningKey::from_bytes(&row.get::<_, [u8; 32]>(1)?),
-                        retired: row.get::<_, Option<i64>>(2)?.is_some(),
-                    })
-                })?;
-                Ok(rows.collect::<Result<_, _>>()?)
+                Ok(keys(tx)?)
+            })
+            .await
+    }
+
+    async fn add_key(
+        &self,
+        fresh: [u8; 32],
+        now: Timestamp,
+        signs: Timestamp,
+        most: usize,
+        audit: AuditEntry,
+    ) -> Result<Option<Vec<TokenKey>>, StoreError> {
+        self.db
+            .write(move |tx| {
+                if keys(tx)?.len() >= most {
+                    return Ok(None);
+                }
+                tx.execute("UPDATE users_token_keys SET retired = ? WHERE retired IS NULL", [signs.millis()])?;
+                // Positions of keys that are gone must not come again: their tokens would be tried with the wrong key.
+                tx.execute(
+                    "INSERT INTO users_token_keys (position, seed, created) \
+                     SELECT max(position) + 1, ?, ? FROM users_token_keys",
+                    params![fresh.as_slice(), now.millis()],
+                )?;
+                sql::audit(tx, &audit, now)?;
+                Ok(Some(keys(tx)?))
+            })
+            .await
+    }
+
+    async fn drop_keys(&self, retired_before: Timestamp) -> Result<Vec<TokenKey>, StoreError> {
+        self.db
+            .write(move |tx| {
+                tx.execute("DELETE FROM users_token_keys WHERE retired < ?", [retired_before.millis()])?;
+                Ok(keys(tx)?)
             })
             .await
     }
@@ -197,7 +249,21 @@ impl AuthStore for SqliteAuth {
                      DELETE FROM users_cookies WHERE user = ?1 AND id IN (SELECT id FROM chain)",
                 )?
                 .execute(params![user.as_bytes().as_slice(), id])?;
-                Ok(insert_revocation(tx, &revocation)?)
+                Ok(write_revocation(tx, &revocation)?)
+            })
+            .await
+    }
+
+    async fn end_sessions(
+        &self,
+        revocation: Revocation,
+        audit: AuditEntry,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        self.db
+            .write(move |tx| {
+                sql::audit(tx, &audit, now)?;
+                Ok(forget_sessions(tx, &revocation)?)
             })
             .await
     }
@@ -211,7 +277,8 @@ impl AuthStore for SqliteAuth {
                     let subject = row.get::<_, i64>(2)?.cast_unsigned();
                     let what = match row.get::<_, i64>(1)? {
                         1 => Revoked::Client(ClientId(subject)),
-                        _ => Revoked::Connection(ConnId(subject)),
+                        2 => Revoked::Connection(ConnId(subject)),
+                        _ => Revoked::User,
                     };
                     Ok(Revocation { user: sql::user_id(row, 0)?, what, expires: sql::time(row, 3)? })
                 })?;

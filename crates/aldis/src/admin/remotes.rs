@@ -1,64 +1,21 @@
-//! Administration: `aldis user`, `aldis remote`. Works through the running backend, or on the store when none runs.
+//! `aldis remote`.
 
-use std::{collections::BTreeMap, io::BufRead as _, path::PathBuf, time::Duration};
+use std::collections::BTreeMap;
 
 use aldis_proto::{
-    channel::Channel,
     convert,
     federation::v1::SearchPolicy as WireSearch,
     internal::v1::{
-        CreateUserRequest, ListPeersRequest, ListRemotesRequest, PeerState, RemoteState as WireState, SetRemoteRequest,
+        ListPeersRequest, ListRemotesRequest, PeerState, RemoteState as WireState, SetRemoteRequest,
         SetRemoteStateRequest, peer_states_client::PeerStatesClient, remote_admin_client::RemoteAdminClient,
-        user_admin_client::UserAdminClient,
     },
 };
-use aldis_runtime::channel;
 use aldis_types::{Domain, RemotePolicy, RemoteState, SearchPolicy};
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Subcommand};
-use tonic::Status;
+use clap::Subcommand;
 
-use crate::{
-    backend::{self, Offline},
-    config::Config,
-};
-
-/// How long one step of administration may take.
-const DEADLINE: Duration = Duration::from_secs(20);
-/// How long a backend that is just starting may take to listen to administration.
-const STARTING: Duration = Duration::from_secs(10);
-
-#[derive(Debug, Args)]
-pub(crate) struct ConfigFile {
-    /// The configuration file of the backend.
-    #[arg(long, value_name = "FILE", env = "ALDIS_CONFIG")]
-    pub(crate) config: PathBuf,
-}
-
-/// Commands of `aldis user`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum User {
-    /// Create an activated account and print its qualified id as JSON.
-    Create(CreateUser),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CreateUser {
-    /// The e-mail address, with which the user logs in.
-    #[arg(long)]
-    email: String,
-    /// The password; without this option it is read from standard input, one line.
-    #[arg(long)]
-    password: Option<String>,
-    /// The name that others see.
-    #[arg(long)]
-    name: String,
-    /// The unique handle by which others find the user.
-    #[arg(long)]
-    handle: Option<String>,
-    #[command(flatten)]
-    config: ConfigFile,
-}
+use super::{Administration, ConfigFile, ask, print_json, print_lines};
+use crate::config::Config;
 
 /// Commands of `aldis remote`.
 #[derive(Debug, Subcommand)]
@@ -105,31 +62,7 @@ pub(crate) enum Remote {
     },
 }
 
-/// The way to a backend's administration.
-pub(crate) struct Administration {
-    channel: Channel,
-    _offline: Option<Offline>,
-}
-
 impl Administration {
-    /// Through the backend that runs, else through its store.
-    pub(crate) async fn of(config: &Config) -> Result<Self> {
-        let socket = config.store.socket();
-        let deadline = tokio::time::Instant::now() + STARTING;
-        loop {
-            if backend::answers(&socket) {
-                return Ok(Self { channel: channel::unix(&socket), _offline: None });
-            }
-            if let Some(offline) = Offline::open(config).await? {
-                return Ok(Self { channel: offline.channel.clone(), _offline: Some(offline) });
-            }
-            if tokio::time::Instant::now() > deadline {
-                bail!("a process owns {} and does not answer on {}", config.store.path.display(), socket.display());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
     /// The other backends that are listed.
     pub(crate) async fn remotes(&self) -> Result<BTreeMap<Domain, RemotePolicy>> {
         let call = async { RemoteAdminClient::new(self.channel.clone()).list_remotes(ListRemotesRequest {}).await };
@@ -162,51 +95,14 @@ fn wire(search: SearchPolicy) -> u32 {
     i32::from(WireSearch::from(search)).cast_unsigned()
 }
 
-async fn ask<R>(call: impl Future<Output = Result<tonic::Response<R>, Status>>) -> Result<R> {
-    let answer = tokio::time::timeout(DEADLINE, call).await.context("the backend does not answer")?;
-    answer.map(tonic::Response::into_inner).map_err(|status| failure(&status))
-}
-
-/// One line for the operator.
-fn failure(status: &Status) -> anyhow::Error {
-    if status.message().is_empty() {
-        anyhow::anyhow!("the backend answered {:?}", status.code())
-    } else {
-        anyhow::anyhow!("{}", status.message())
-    }
-}
-
-/// Runs a command of `aldis user`.
-pub(crate) async fn user(command: User) -> Result<()> {
-    let User::Create(arguments) = command;
-    let config = Config::load(&arguments.config.config)?;
-    let password = match arguments.password {
-        Some(password) => password,
-        None => {
-            let mut line = String::new();
-            std::io::stdin().lock().read_line(&mut line).context("reading the password from standard input")?;
-            line.trim_end_matches(['\r', '\n']).to_owned()
-        }
-    };
-    let administration = Administration::of(&config).await?;
-    let request =
-        CreateUserRequest { email: arguments.email, password, name: arguments.name, handle: arguments.handle };
-    let call = async { UserAdminClient::new(administration.channel.clone()).create_user(request).await };
-    let created = ask(call).await?;
-    let id = convert::user_id(&created.id)?;
-    println!("{}", serde_json::json!({ "id": id, "domain": created.domain }));
-    Ok(())
-}
-
 /// Runs a command of `aldis remote`.
-pub(crate) async fn remote(command: Remote) -> Result<()> {
+pub(crate) async fn run(command: Remote) -> Result<()> {
     match command {
         Remote::List { json, config } => {
             let config = Config::load(&config.config)?;
             let administration = Administration::of(&config).await?;
             let remotes = administration.remotes().await?;
-            print_remotes(&remotes, &administration.peers().await, json);
-            Ok(())
+            print_remotes(&remotes, &administration.peers().await, json)
         }
         Remote::Set { domain, search_policy, config } => {
             let (administration, domain) = about(&domain, &config).await?;
@@ -253,17 +149,16 @@ fn state_name(state: RemoteState) -> &'static str {
     }
 }
 
-fn print_remotes(remotes: &BTreeMap<Domain, RemotePolicy>, peers: &[PeerState], json: bool) {
+fn print_remotes(remotes: &BTreeMap<Domain, RemotePolicy>, peers: &[PeerState], json: bool) -> Result<()> {
     let peer = |domain: &Domain| peers.iter().find(|peer| peer.domain == domain.as_str());
     if json {
         let rows: Vec<_> = remotes.iter().map(|(domain, remote)| json_row(domain, remote, peer(domain))).collect();
-        println!("{}", serde_json::Value::from(rows));
-        return;
+        return print_json(&rows.into());
     }
     if remotes.is_empty() {
-        println!("no other backends are listed");
+        return print_lines(["no other backends are listed".to_owned()]);
     }
-    for (domain, remote) in remotes {
+    print_lines(remotes.iter().map(|(domain, remote)| {
         let link = match peer(domain) {
             None => "no contact since the start".to_owned(),
             Some(peer) if peer.connected => "connected".to_owned(),
@@ -271,8 +166,8 @@ fn print_remotes(remotes: &BTreeMap<Domain, RemotePolicy>, peers: &[PeerState], 
             Some(_) => "not connected".to_owned(),
         };
         let (domain, state, search) = (domain.as_str(), state_name(remote.state), remote.search_policy.as_str());
-        println!("{domain:30}  {state:9}  {search:19}  {link}");
-    }
+        format!("{domain:30}  {state:9}  {search:19}  {link}")
+    }))
 }
 
 fn json_row(domain: &Domain, remote: &RemotePolicy, peer: Option<&PeerState>) -> serde_json::Value {
