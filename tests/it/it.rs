@@ -7,6 +7,7 @@ mod clients;
 mod connections;
 mod conversations;
 mod crash;
+mod doctor;
 mod federation_errors;
 mod messages;
 mod notifications;

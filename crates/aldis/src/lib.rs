@@ -5,6 +5,7 @@
 mod admin;
 mod backend;
 mod config;
+pub mod doctor;
 mod local;
 
 use std::{path::Path, process::ExitCode};
@@ -54,6 +55,8 @@ enum Command {
     /// Look at what was done by administration.
     #[command(subcommand)]
     Audit(admin::Audit),
+    /// Check this backend's set-up, and the way to a partner: what is wrong, on which side, and what to do.
+    Doctor(doctor::Doctor),
 }
 
 /// The program `aldis`.
@@ -71,7 +74,7 @@ pub fn main() -> ExitCode {
         Err(error) => Err(error.into()),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("aldis: {error:#}");
             ExitCode::FAILURE
@@ -85,8 +88,9 @@ pub async fn serve(config: &Path, stop: impl Future<Output = ()>) -> anyhow::Res
     backend::all(Config::load(config)?, stop).await
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Doctor(arguments) => return Ok(doctor::run(arguments).await),
         Command::All(file) => serve(&file.config, stop_asked()?).await,
         Command::Users(file) => single(ServiceName::Users, &file).await,
         Command::Conversations(file) => single(ServiceName::Conversations, &file).await,
@@ -98,7 +102,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Remote(command) => admin::remote(command).await,
         Command::Keys(command) => admin::keys(command).await,
         Command::Audit(command) => admin::audit(command).await,
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn single(name: ServiceName, file: &ConfigFile) -> anyhow::Result<()> {

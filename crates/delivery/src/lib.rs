@@ -17,7 +17,7 @@ mod trace;
 mod window;
 
 pub use event_id::{derive_event_id, event_id};
-pub use outbox::{Appended, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays};
+pub use outbox::{Appended, Backlog, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays, backlog};
 pub use receiver::{Envelope, Positions, Receive, Receiving, Verdict, conversations_server, users_server};
 pub use trace::{Trace, continue_trace, traceparent};
 

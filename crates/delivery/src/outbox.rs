@@ -10,7 +10,7 @@ use aldis_peers::{Peers, Policy};
 use aldis_proto::channel::Channel;
 use aldis_runtime::SharedClock;
 use aldis_storage::{Db, StoreError};
-use aldis_types::Domain;
+use aldis_types::{Domain, Timestamp};
 use bytes::Bytes;
 use rand::Rng;
 use rusqlite::{Connection, params};
@@ -326,13 +326,7 @@ impl Outbox {
     }
 
     async fn measure(&self) {
-        let statement = self.shared.sql.depth.clone();
-        let depth = self.shared.db.read(move |tx| {
-            let mut query = tx.prepare_cached(&statement)?;
-            let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get(2)?)))?;
-            Ok(rows.collect::<Result<Vec<(String, i64, i64)>, _>>()?)
-        });
-        let Ok(rows) = depth.await else { return };
+        let Ok(rows) = depth(&self.shared.db, &self.shared.sql).await else { return };
         let component = self.shared.component.as_str();
         let mut quiet: HashSet<String> = {
             let backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
@@ -348,6 +342,38 @@ impl Outbox {
             set_gauges(component, &peer, 0, 0);
         }
     }
+}
+
+/// What waits for one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// The backend.
+    pub domain: Domain,
+    /// How many events.
+    pub events: u64,
+    /// When the oldest was written.
+    pub oldest: Timestamp,
+}
+
+/// What waits for other backends in the outbox of a component, whoever runs its relays.
+pub async fn backlog(db: &Db, component: Component) -> Result<Vec<Backlog>, StoreError> {
+    let rows = depth(db, &Statements::new(component.as_str())).await?;
+    let waiting = rows.into_iter().filter_map(|(peer, events, oldest)| {
+        let oldest = Timestamp::from_millis(oldest);
+        Some(Backlog { domain: peer.parse().ok()?, events: events.unsigned_abs(), oldest })
+    });
+    Ok(waiting.collect())
+}
+
+/// Rows per peer, and the time of the oldest.
+async fn depth(db: &Db, sql: &Statements) -> Result<Vec<(String, i64, i64)>, StoreError> {
+    let statement = sql.depth.clone();
+    db.read(move |tx| {
+        let mut query = tx.prepare_cached(&statement)?;
+        let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get(2)?)))?;
+        Ok(rows.collect::<Result<Vec<(String, i64, i64)>, _>>()?)
+    })
+    .await
 }
 
 #[allow(clippy::cast_precision_loss)]

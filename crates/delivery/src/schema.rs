@@ -88,7 +88,10 @@ impl Statements {
                  ON CONFLICT (id) DO NOTHING"
             ),
             withdraw: format!("UPDATE {c}_outbox SET kind = ?2, body = x'' WHERE id = ?1"),
-            depth: format!("SELECT peer, count(*), min(created) FROM {c}_outbox GROUP BY peer"),
+            depth: format!(
+                "SELECT peer, rows, (SELECT created FROM {c}_outbox WHERE id = first) FROM \
+                 (SELECT peer, count(*) AS rows, min(id) AS first FROM {c}_outbox GROUP BY peer)"
+            ),
             advance: format!(
                 "INSERT INTO {c}_received (origin, incarnation, lane, last) VALUES (?1, ?2, ?3, ?4) \
                  ON CONFLICT (origin, incarnation, lane) DO UPDATE SET last = excluded.last WHERE last = ?5"

@@ -53,6 +53,9 @@ pub struct Config {
     pub breaker_failures: u32,
     /// Longest time that a peer is left alone before it is tried again, in milliseconds.
     pub breaker_pause_ms: u64,
+    /// Pause between two health checks of a listed backend, in seconds; they keep its connection warm and tell the status
+    /// page and `aldis remote list` whether it can be reached. 0: none.
+    pub health_check_seconds: u64,
     /// Age at which a connection is replaced, in seconds. Streams on it end after a short drain and are opened again.
     pub connection_max_age_seconds: u64,
     /// Connections from other backends at the same time, all together.
@@ -139,6 +142,7 @@ impl Default for Config {
             max_streams_per_peer: 64,
             breaker_failures: 5,
             breaker_pause_ms: 5_000,
+            health_check_seconds: 10,
             connection_max_age_seconds: 3_600,
             max_connections: 1_024,
             max_streams_per_connection: 512,
@@ -195,6 +199,7 @@ impl Config {
         within("max_streams_per_peer", self.max_streams_per_peer, 1, 4_096)?;
         within("breaker_failures", self.breaker_failures, 1, 1_000)?;
         within("breaker_pause_ms", self.breaker_pause_ms, 50, 60_000)?;
+        within("health_check_seconds", self.health_check_seconds, 0, 3_600)?;
         within("connection_max_age_seconds", self.connection_max_age_seconds, 1, 7 * 24 * 3_600)?;
         within("max_connections", self.max_connections, 1, 65_536)?;
         within("max_streams_per_connection", self.max_streams_per_connection, 8, 65_536)?;
@@ -214,6 +219,10 @@ impl Config {
 
     pub(crate) fn call_deadline(&self) -> Duration {
         Duration::from_millis(self.call_deadline_ms)
+    }
+
+    pub(crate) fn health_check(&self) -> Duration {
+        Duration::from_secs(self.health_check_seconds)
     }
 
     pub(crate) fn connection_max_age(&self) -> Duration {

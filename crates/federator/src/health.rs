@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{egress::Pool, tls::Tls};
+use crate::{egress::Pool, probe::CertificateFacts, tls::Tls};
 
 /// Days of validity below which our certificate is worth a word.
 const CERTIFICATE_DAYS: i64 = 14;
@@ -32,6 +32,11 @@ impl Health {
             format!("peer {} does not answer: {label}", peer.domain)
         });
         certificate.into_iter().chain(peers).collect()
+    }
+
+    /// Our certificate in force.
+    pub fn certificate(&self) -> Option<CertificateFacts> {
+        self.tls.certificate()
     }
 
     /// Days until our certificate expires; negative afterwards.

@@ -147,6 +147,17 @@ impl Greeting {
         if ours.shares_a_version(&theirs) { Ok(theirs) } else { Err(NoHello::Versions(theirs.versions)) }
     }
 
+    /// Asks for the peer's time of day, in milliseconds since 1970; 0 when it does not tell.
+    pub(crate) async fn time(self, patience: Duration) -> Result<i64, String> {
+        let mut client = FederatorClient::new(self).max_decoding_message_size(MAX_HELLO_BYTES);
+        match read(tokio::time::timeout(patience, client.ping(PingRequest {})).await) {
+            Ok(answer) => Ok(answer.time),
+            Err(NoHello::Refused(status)) => Err(status.message().to_owned()),
+            Err(NoHello::Versions(_)) => Err("no common version".to_owned()),
+            Err(NoHello::Silent(why)) => Err(why),
+        }
+    }
+
     /// Asks for a sign of life. Being refused is one.
     pub(crate) async fn ping(self, patience: Duration) -> Result<(), String> {
         let mut client = FederatorClient::new(self).max_decoding_message_size(MAX_HELLO_BYTES);
@@ -180,8 +191,9 @@ impl Service<http::Request<Body>> for Greeting {
     type Error = hyper::Error;
     type Future = BoxFuture<'static, Result<Self::Response, hyper::Error>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.send.poll_ready(context)
+    /// A connection that has closed fails the call, with its reason: here, the reason would look like a word of the peer.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {

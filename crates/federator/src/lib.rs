@@ -18,6 +18,7 @@ mod identity;
 mod ingress;
 mod metering;
 pub mod network;
+pub mod probe;
 mod relay;
 mod rpc;
 mod states;
@@ -163,6 +164,7 @@ pub async fn start_on(
         max_bytes: config.max_message_bytes,
         breaker_failures: config.breaker_failures,
         breaker_pause: Duration::from_millis(config.breaker_pause_ms),
+        health_check: config.health_check(),
         shutdown: shutdown.clone(),
     }));
     let inward = Arc::new(Ingress {

@@ -20,6 +20,11 @@ impl From<PeerView> for PeerState {
             last_error: last_error.to_owned(),
             breaker: peer.breaker.to_owned(),
             build: peer.capabilities.as_ref().map(|capabilities| capabilities.build.clone()).unwrap_or_default(),
+            reachable: peer.reachable.map(|(reachable, _)| reachable),
+            reachable_since: peer.reachable.map_or(0, |(_, since)| since.millis()),
+            latency_micros: peer.latency.map(|latency| u32::try_from(latency.as_micros()).unwrap_or(u32::MAX)),
+            last_answer: peer.answered.map_or(0, aldis_types::Timestamp::millis),
+            certificate_expiry: peer.certificate_expiry.map_or(0, aldis_types::Timestamp::millis),
             capabilities: peer.capabilities.as_ref().map(Into::into),
         }
     }

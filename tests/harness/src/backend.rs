@@ -197,6 +197,11 @@ impl Federation {
         Ok(self.backend(domain)?.mail())
     }
 
+    /// The configuration file of a backend.
+    pub fn config(&self, domain: &str) -> Result<PathBuf> {
+        Ok(self.backend(domain)?.folder.join("aldis.toml"))
+    }
+
     /// The file in which a backend keeps everything.
     pub fn store(&self, domain: &str) -> Result<PathBuf> {
         Ok(self.backend(domain)?.folder.join("data/aldis.db"))

@@ -7,6 +7,8 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+pub use rcgen::ExtendedKeyUsagePurpose as Usage;
+
 /// A certificate with its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -14,14 +16,22 @@ pub struct Identity {
     pub certificate_pem: String,
     /// The private key in PEM.
     pub key_pem: String,
-    certificate: CertificateDer<'static>,
+    chain: Vec<CertificateDer<'static>>,
     key: Vec<u8>,
 }
 
 impl Identity {
     /// The certificate chain as rustls takes it.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
-        vec![self.certificate.clone()]
+        self.chain.clone()
+    }
+
+    /// The same with the certificate of the authority that issued it behind its own.
+    #[must_use]
+    pub fn with_intermediate(mut self, authority: &Authority) -> Self {
+        self.certificate_pem.push_str(authority.pem());
+        self.chain.push(authority.certificate());
+        self
     }
 
     /// The private key as rustls takes it.
@@ -41,11 +51,21 @@ impl Authority {
     /// A new authority of this name.
     pub fn new(name: &str) -> Result<Self> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(Vec::<String>::new())?;
-        params.distinguished_name = named(name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = authority(name, 1)?;
         let certificate = params.self_signed(&key).context("signing the authority")?;
+        Ok(Self {
+            certificate_pem: certificate.pem(),
+            certificate: certificate.der().clone(),
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// An authority below this one, whose certificate nobody trusts by itself.
+    pub fn intermediate(&self, name: &str) -> Result<Self> {
+        let key = KeyPair::generate()?;
+        let mut params = authority(name, 0)?;
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer).context("signing the intermediate")?;
         Ok(Self {
             certificate_pem: certificate.pem(),
             certificate: certificate.der().clone(),
@@ -76,6 +96,11 @@ impl Authority {
         })
     }
 
+    /// A certificate for these DNS names that only servers may use, or only clients.
+    pub fn issue_for_one(&self, names: &[&str], usage: ExtendedKeyUsagePurpose) -> Result<Identity> {
+        self.sign(names, |params| params.extended_key_usages = vec![usage])
+    }
+
     fn sign(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Result<Identity> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate()?;
@@ -89,10 +114,18 @@ impl Authority {
         Ok(Identity {
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
-            certificate: certificate.der().clone(),
+            chain: vec![certificate.der().clone()],
             key: key.serialize_der(),
         })
     }
+}
+
+fn authority(name: &str, below: u8) -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.distinguished_name = named(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 fn named(name: &str) -> DistinguishedName {

@@ -18,6 +18,7 @@ use aldis_proto::{
     },
     metadata,
 };
+use aldis_runtime::{Clock as _, SystemClock};
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -58,6 +59,8 @@ pub enum Conduct {
     Oversized(u32),
     /// Greets, and then answers every request with bytes that are no gRPC.
     Garbage,
+    /// Greets with a clock that is so many milliseconds ahead, and then answers no request.
+    Ahead(i64),
     /// Greets, and then answers as these servers do.
     Serve(Routes),
 }
@@ -127,7 +130,8 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, conduct: Conduct) {
         std::future::pending::<()>().await;
     }
     let Ok(stream) = acceptor.accept(stream).await else { return };
-    let greeter = Routes::new(FederatorServer::new(Greeter));
+    let ahead = if let Conduct::Ahead(millis) = conduct { millis } else { 0 };
+    let greeter = Routes::new(FederatorServer::new(Greeter { ahead }));
     let service = service_fn(move |request: Request<Incoming>| answer(request, greeter.clone(), conduct.clone()));
     // The caller may hang up at any time.
     let _ = http2::Builder::new(TokioExecutor::new())
@@ -146,7 +150,7 @@ fn answer(
             return Ok(greeter.call(request).await?.map(boxed));
         }
         Ok(match conduct {
-            Conduct::Mute | Conduct::Silent => std::future::pending().await,
+            Conduct::Mute | Conduct::Silent | Conduct::Ahead(_) => std::future::pending().await,
             Conduct::Oversized(size) => oversized(size),
             Conduct::Garbage => {
                 grpc(stream::iter([Ok(Frame::data(Bytes::from_static(b"\xffthis is no gRPC at all")))]))
@@ -177,7 +181,9 @@ fn oversized(size: u32) -> Response<RogueBody> {
 }
 
 /// Says hello as a well-behaved backend does.
-struct Greeter;
+struct Greeter {
+    ahead: i64,
+}
 
 #[async_trait]
 impl Federator for Greeter {
@@ -186,7 +192,7 @@ impl Federator for Greeter {
     }
 
     async fn ping(&self, _: tonic::Request<PingRequest>) -> Result<tonic::Response<PingResponse>, Status> {
-        Ok(tonic::Response::new(PingResponse { time: 0 }))
+        Ok(tonic::Response::new(PingResponse { time: SystemClock.now().millis() + self.ahead }))
     }
 }
 

@@ -10,7 +10,7 @@ use aldis_proto::{
         SetRemoteStateRequest, peer_states_client::PeerStatesClient, remote_admin_client::RemoteAdminClient,
     },
 };
-use aldis_types::{Domain, RemotePolicy, RemoteState, SearchPolicy};
+use aldis_types::{Domain, PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy};
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
@@ -65,10 +65,14 @@ pub(crate) enum Remote {
 impl Administration {
     /// The other backends that are listed.
     pub(crate) async fn remotes(&self) -> Result<BTreeMap<Domain, RemotePolicy>> {
+        Ok(self.policy().await?.remotes)
+    }
+
+    /// The policy in force.
+    pub(crate) async fn policy(&self) -> Result<PolicySnapshot> {
         let call = async { RemoteAdminClient::new(self.channel.clone()).list_remotes(ListRemotesRequest {}).await };
         let policy = ask(call).await?.policy.context("the backend answered without a policy")?;
-        let snapshot = convert::from_policy(&policy)?;
-        Ok(snapshot.remotes)
+        Ok(convert::from_policy(&policy)?)
     }
 
     /// Lists a backend or changes what its users may find.

@@ -110,6 +110,11 @@ impl Offline {
     }
 }
 
+/// Opens the store of a backend that does not run, and leaves it as it is.
+pub(crate) async fn store_opens(config: &Config) -> Result<()> {
+    Store::open(config, &ServiceName::ALL).await.map(drop)
+}
+
 /// Whether somebody listens on the administration socket.
 pub(crate) fn answers(socket: &Path) -> bool {
     listen::unix_answers(socket)

@@ -1,5 +1,6 @@
 //! `aldis all`: every service in this process. They call each other without sockets, through the same servers.
 
+use aldis_delivery::Component;
 use aldis_peers::Peers;
 use aldis_proto::channel::{Channel, InProcess};
 use aldis_runtime::operations::Health;
@@ -10,6 +11,7 @@ use super::{
     admin,
     parts::{Process, Store, federation_troubles, ingress, store_works, tokens_can_be_checked},
     start,
+    status::Sources,
 };
 use crate::config::{Config, ServiceName};
 
@@ -36,6 +38,7 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
     let verifier = process.verifier.clone();
     health = health.require("tokens", move || std::future::ready(tokens_can_be_checked(&verifier)));
     let mut peer_states: Option<Channel> = None;
+    let mut federator_health = None;
     if let Some(federation) = &config.federation {
         let listener = ingress(federation).await?;
         let components = aldis_federator::Components {
@@ -47,6 +50,7 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
         let states = in_process(Some(federator.internal));
         places.egress.serve_channel(start::with_peer_states(federator.egress, states.clone()));
         peer_states = Some(states);
+        federator_health = Some(federator.health.clone());
         health = federation_troubles(health, federator.health);
         process.adopt_federator(federator.tasks, federator.shutdown);
     } else {
@@ -61,8 +65,13 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
     let routes =
         Router::new().merge(users.client).merge(conversations.client).merge(assets.client).merge(notifications.client);
     process.serve_clients(&config, config.client.listen, routes).await?;
+    let sources = Sources {
+        peers: peer_states.clone(),
+        federator: federator_health,
+        outboxes: Some((db.clone(), &[Component::Users, Component::Conversations])),
+    };
     admin::serve(&mut process, &config.store, administered, peer_states).context("administration socket")?;
-    process.serve_operations(config.operations.listen, health).await?;
+    process.serve_operations(&config, config.operations.listen, health, sources).await?;
     process.run(stop).await
 }
 

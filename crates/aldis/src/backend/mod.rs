@@ -5,9 +5,11 @@ mod all;
 mod parts;
 mod single;
 mod start;
+mod status;
 
 pub(crate) use self::{
-    admin::{Offline, answers},
+    admin::{Offline, answers, store_opens},
     all::run as all,
     single::run as single,
+    start::capabilities,
 };

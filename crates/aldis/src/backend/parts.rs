@@ -18,6 +18,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::status::{self, Page, Sources};
 use crate::config::{Config, ServiceName};
 
 /// The parts of a process while it is put together.
@@ -27,6 +28,7 @@ pub(super) struct Process {
     pub(super) random: SharedRandom,
     pub(super) verifier: TokenVerifier,
     pub(super) policy: Policy,
+    name: String,
     telemetry: Option<Telemetry>,
     metrics: Option<PrometheusHandle>,
     drain: Duration,
@@ -46,7 +48,7 @@ impl Process {
         let mut parts = Parts::new();
         parts.background("metrics", operations::upkeep(metrics.clone()));
         tracing::info!(service, domain = %config.domain, version = env!("CARGO_PKG_VERSION"), "starting");
-        Ok(Self { parts, telemetry, metrics: Some(metrics), ..Self::quiet(config) })
+        Ok(Self { parts, name, telemetry, metrics: Some(metrics), ..Self::quiet(config) })
     }
 
     /// A process that logs nothing and serves nobody.
@@ -57,6 +59,7 @@ impl Process {
             random: Arc::new(SystemRandom),
             verifier: TokenVerifier::new(),
             policy: Policy::new(max_policy_age(config)),
+            name: "aldis".to_owned(),
             telemetry: None,
             metrics: None,
             drain: Duration::from_secs(config.operations.drain_seconds),
@@ -73,12 +76,27 @@ impl Process {
         Ok(())
     }
 
-    /// Serves health and metrics.
-    pub(super) async fn serve_operations(&mut self, address: SocketAddr, health: Health) -> Result<()> {
+    /// Serves health, metrics and the status page.
+    pub(super) async fn serve_operations(
+        &mut self,
+        config: &Config,
+        address: SocketAddr,
+        health: Health,
+        sources: Sources,
+    ) -> Result<()> {
         let Some(metrics) = self.metrics.clone() else { return Ok(()) };
         let listener = bind("operations", address).await?;
         let stop = self.parts.stop();
-        let router = operations::router(health, metrics, stop);
+        let page = Page {
+            domain: config.domain.clone(),
+            process: self.name.clone(),
+            started: self.clock.now(),
+            clock: self.clock.clone(),
+            health: health.clone(),
+            policy: self.policy.clone(),
+            sources,
+        };
+        let router = operations::router(health, metrics, stop).merge(status::router(page));
         // Goes on while others drain: whoever asks shall hear that we are stopping.
         self.parts
             .background("operations", listen::serve(listener, Kind::Http, None, router, CancellationToken::new()));

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use aldis_delivery::Component;
 use aldis_peers::{Peers, federation_listener};
 use aldis_proto::channel::Channel;
 use aldis_runtime::{
@@ -20,6 +21,7 @@ use super::{
     admin,
     parts::{Process, Store, bind, federation_troubles, ingress, on_loopback, store_works, tokens_can_be_checked},
     start,
+    status::Sources,
 };
 use crate::config::{Config, ServiceConfig, ServiceName};
 
@@ -89,6 +91,11 @@ impl Single<'_> {
         Ok(channel::lazy(&address, self.workload.as_ref(), &expected)?)
     }
 
+    /// What our federator knows of other backends.
+    fn peer_states(&self) -> Result<Option<Channel>> {
+        self.config.federation.as_ref().map(|_| self.internal_of(ServiceName::Federator)).transpose()
+    }
+
     /// Our federator.
     fn peers(&self) -> Result<Peers> {
         if self.config.federation.is_none() {
@@ -147,10 +154,16 @@ impl Single<'_> {
     }
 
     /// Opens the last listener and runs.
-    async fn finish(mut self, tasks: JoinSet<()>, health: Health, stop: impl Future<Output = ()>) -> Result<()> {
+    async fn finish(
+        mut self,
+        tasks: JoinSet<()>,
+        health: Health,
+        sources: Sources,
+        stop: impl Future<Output = ()>,
+    ) -> Result<()> {
         self.process.parts.adopt(self.name.as_str(), tasks);
         let address = self.needed("operations", self.own.operations)?;
-        self.process.serve_operations(address, health).await?;
+        self.process.serve_operations(self.config, address, health, sources).await?;
         self.process.run(stop).await
     }
 
@@ -185,10 +198,9 @@ impl Single<'_> {
         let conversations = self.internal_of(ServiceName::Conversations)?;
         let service = self.context(self.peers()?).users(&db, notifications, conversations).await?;
         let health = self.health(Some(&db));
-        let peer_states = match &self.config.federation {
-            Some(_) => Some(self.internal_of(ServiceName::Federator)?),
-            None => None,
-        };
+        let peer_states = self.peer_states()?;
+        let sources =
+            Sources { peers: peer_states.clone(), federator: None, outboxes: Some((db.clone(), &[Component::Users])) };
         let administered = aldis_proto::channel::InProcess::new();
         administered.serve(service.administration);
         self.serve_internal(service.internal).await?;
@@ -196,7 +208,7 @@ impl Single<'_> {
         self.serve_clients(service.client).await?;
         admin::serve(&mut self.process, &self.config.store, administered.channel(), peer_states)
             .context("administration socket")?;
-        self.finish(service.tasks, health, stop).await
+        self.finish(service.tasks, health, sources, stop).await
     }
 
     async fn conversations(mut self, stop: impl Future<Output = ()>) -> Result<()> {
@@ -205,11 +217,13 @@ impl Single<'_> {
         let notifications = self.internal_of(ServiceName::Notifications)?;
         let service = self.context(self.peers()?).conversations(&db, users, notifications).await?;
         let health = self.health(Some(&db));
+        let outboxes = Some((db.clone(), &[Component::Conversations][..]));
+        let sources = Sources { peers: self.peer_states()?, federator: None, outboxes };
         self.follow_users()?;
         self.serve_internal(service.internal).await?;
         self.serve_federation(service.federation).await?;
         self.serve_clients(service.client).await?;
-        self.finish(service.tasks, health, stop).await
+        self.finish(service.tasks, health, sources, stop).await
     }
 
     async fn notifications(mut self, stop: impl Future<Output = ()>) -> Result<()> {
@@ -220,7 +234,7 @@ impl Single<'_> {
         self.process.close_sockets_at_end(service.sockets);
         self.serve_internal(service.internal).await?;
         self.serve_clients(service.client).await?;
-        self.finish(service.tasks, health, stop).await
+        self.finish(service.tasks, health, Sources::default(), stop).await
     }
 
     async fn assets(mut self, stop: impl Future<Output = ()>) -> Result<()> {
@@ -230,7 +244,7 @@ impl Single<'_> {
         self.serve_internal(service.internal).await?;
         self.serve_federation(service.federation).await?;
         self.serve_clients(service.client).await?;
-        self.finish(service.tasks, health, stop).await
+        self.finish(service.tasks, health, Sources::default(), stop).await
     }
 
     async fn federator(mut self, stop: impl Future<Output = ()>) -> Result<()> {
@@ -246,9 +260,13 @@ impl Single<'_> {
         let service = self.context(peers).federator(federation, components, true, listener).await?;
         let users = self.internal_of(ServiceName::Users)?;
         self.process.parts.background("policy", self.process.policy.clone().follow(users));
+        let states = aldis_proto::channel::InProcess::new();
+        states.serve(service.internal.clone());
+        let federator = Some(service.health.clone());
+        let sources = Sources { peers: Some(states.channel()), federator, outboxes: None };
         let health = federation_troubles(self.knows_policy(Health::new()), service.health);
         self.process.adopt_federator(service.tasks, service.shutdown);
         self.serve_internal(service.internal).await?;
-        self.finish(JoinSet::new(), health, stop).await
+        self.finish(JoinSet::new(), health, sources, stop).await
     }
 }

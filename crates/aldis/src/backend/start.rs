@@ -110,11 +110,7 @@ impl Context<'_> {
         stated_origin: bool,
         ingress: TcpListener,
     ) -> Result<aldis_federator::Service> {
-        let capabilities = aldis_federator::Capabilities::of_this_build(
-            USERS_KINDS.to_vec(),
-            aldis_conversations::KINDS.to_vec(),
-            federation.max_message_bytes,
-        );
+        let capabilities = capabilities(federation);
         let dependencies = aldis_federator::Dependencies {
             domain: self.config.domain.clone(),
             clock: self.process.clock.clone(),
@@ -126,6 +122,15 @@ impl Context<'_> {
         };
         aldis_federator::start(federation.clone(), dependencies, ingress).await.context("federator")
     }
+}
+
+/// What this build understands and takes.
+pub(crate) fn capabilities(federation: &aldis_federator::Config) -> aldis_federator::Capabilities {
+    aldis_federator::Capabilities::of_this_build(
+        USERS_KINDS.to_vec(),
+        aldis_conversations::KINDS.to_vec(),
+        federation.max_message_bytes,
+    )
 }
 
 /// The channel of a backend without `[federation]`: every call fails with `federation-not-enabled`.

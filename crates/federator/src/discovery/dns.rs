@@ -45,6 +45,28 @@ impl Dns {
         options.cache_size = 0;
         Ok(Self(builder.build()?))
     }
+
+    /// The name servers of the zone that holds a domain, with one address each; none when they cannot be found.
+    pub(crate) async fn name_servers(&self, domain: &Domain) -> Vec<(String, IpAddr)> {
+        let labels: Vec<&str> = domain.as_str().split('.').collect();
+        // The zone's name is the domain or one above it; top level domains are nobody's own.
+        for first in 0..labels.len().saturating_sub(1) {
+            let Ok(name) = absolute(&labels[first..].join(".")) else { return Vec::new() };
+            let Ok(lookup) = self.0.lookup(name, RecordType::NS).await else { continue };
+            let mut servers = Vec::new();
+            for record in lookup.answers().iter().take(MAX_RECORDS) {
+                if let RData::NS(server) = &record.data {
+                    let host = server.0.to_ascii();
+                    let addresses = self.addresses(host.trim_end_matches('.')).await;
+                    servers.extend(addresses.ok().and_then(|(list, _)| list.first().copied()).map(|it| (host, it)));
+                }
+            }
+            if !servers.is_empty() {
+                return servers;
+            }
+        }
+        Vec::new()
+    }
 }
 
 fn failed(error: &NetError) -> LookupError {

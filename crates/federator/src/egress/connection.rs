@@ -54,6 +54,8 @@ pub(crate) struct Connection {
     pub(crate) authority: Authority,
     pub(crate) target: SrvRecord,
     pub(crate) since: Timestamp,
+    /// End of the validity of the peer's certificate.
+    pub(crate) expiry: Option<Timestamp>,
     pub(crate) born: Instant,
     /// When it should be replaced.
     pub(crate) retire_at: Instant,
@@ -79,7 +81,8 @@ impl Connection {
         self.hello.get()
     }
 
-    fn greeting(&self, shared: &Shared) -> Greeting {
+    /// For calls of the federator itself on this connection.
+    pub(crate) fn greeting(&self, shared: &Shared) -> Greeting {
         Greeting { send: self.send.clone(), authority: self.authority.clone(), own: shared.domain.clone() }
     }
 
@@ -102,6 +105,11 @@ impl Connection {
     /// Asks for a sign of life.
     pub(crate) async fn ping(&self, shared: &Shared, patience: Duration) -> Result<(), Failure> {
         self.greeting(shared).ping(patience).await.map_err(|why| self.broke(why))
+    }
+
+    /// The peer's time of day, in milliseconds since 1970.
+    pub(crate) async fn clock(&self, shared: &Shared, patience: Duration) -> Result<i64, String> {
+        self.greeting(shared).time(patience).await
     }
 
     /// A failure of this connection: a complaint about our certificate, if there was one.
@@ -203,7 +211,8 @@ pub(crate) async fn establish(
     Err(failure.unwrap_or_else(|| Failure::unreachable(format!("no target of {domain} can be reached"))))
 }
 
-async fn attempt(
+/// Connects to one address of a target and says hello. A peer that refuses us is connected with all the same.
+pub(crate) async fn attempt(
     shared: &Arc<Shared>,
     domain: &Domain,
     target: &SrvRecord,
@@ -280,6 +289,7 @@ async fn attempt(
         authority,
         target: target.clone(),
         since: now,
+        expiry,
         born,
         retire_at: born + age.saturating_sub(jitter).min(life),
         generation: material.generation,

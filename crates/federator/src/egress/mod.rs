@@ -34,14 +34,12 @@ use tracing::Instrument;
 
 #[cfg(test)]
 pub(crate) use self::breaker::Breaker;
+use self::peer::{Kind, Peer};
 pub(crate) use self::{
     breaker::Admission,
+    connection::{Connection, Unusable, attempt},
     peer::{Context as PeerContext, PeerView},
     pool::Pool,
-};
-use self::{
-    connection::{Connection, Unusable},
-    peer::{Kind, Peer},
 };
 use crate::{
     failure::{self, Failure},

@@ -19,9 +19,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     breaker::Breaker,
-    connection::{Connection, Penalties, establish},
+    connection::{Connection, Penalties, Unusable, establish},
 };
-use crate::{discovery::Discovery, failure::Failure, hello::Capabilities, http2::DRAIN, network::Connector, tls::Tls};
+use crate::{
+    discovery::Discovery,
+    failure::{Failure, label},
+    hello::Capabilities,
+    http2::DRAIN,
+    network::Connector,
+    tls::Tls,
+};
 
 /// Longest wait for a sign of life of a peer that was left alone.
 const PROBE: Duration = Duration::from_secs(2);
@@ -49,6 +56,8 @@ pub(crate) struct Context {
     pub(crate) max_bytes: u64,
     pub(crate) breaker_failures: u32,
     pub(crate) breaker_pause: Duration,
+    /// Between two health checks of a listed peer; zero: none.
+    pub(crate) health_check: Duration,
     /// Ends every connection.
     pub(crate) shutdown: CancellationToken,
 }
@@ -72,6 +81,19 @@ struct Slot {
     replace_at: Option<Instant>,
 }
 
+/// What health checks have found.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reach {
+    /// Whether the peer can be reached, and since when that is so.
+    reachable: Option<(bool, Timestamp)>,
+    /// Smoothed round trip of a ping.
+    latency: Option<Duration>,
+    /// When it last answered.
+    answered: Option<Timestamp>,
+    /// When the next check is due.
+    check_at: Option<Instant>,
+}
+
 pub(crate) struct Peer {
     pub(crate) domain: Domain,
     shared: Arc<Context>,
@@ -83,6 +105,7 @@ pub(crate) struct Peer {
     penalties: Penalties,
     permission: Mutex<CancellationToken>,
     last_error: Mutex<Option<(Timestamp, &'static str)>>,
+    reach: Mutex<Reach>,
     /// Milliseconds after `born` at which it was last asked for.
     used: AtomicU64,
     born: Instant,
@@ -107,6 +130,7 @@ impl Peer {
             penalties: Penalties::default(),
             permission: Mutex::new(shared.shutdown.child_token()),
             last_error: Mutex::default(),
+            reach: Mutex::default(),
             used: AtomicU64::new(0),
             born: Instant::now(),
             domain,
@@ -201,10 +225,14 @@ impl Peer {
             };
             match &outcome {
                 Ok(_) => {
+                    peer.reached(true);
                     peer.call_breaker.connected();
                     peer.stream_breaker.connected();
                 }
-                Err(failure) => peer.note(failure, None),
+                Err(failure) => {
+                    peer.reached(false);
+                    peer.note(failure, None);
+                }
             }
             told.send_replace(Some(outcome));
             if let Some(old) = old {
@@ -226,6 +254,56 @@ impl Peer {
         outcome
     }
 
+    fn reached(&self, reachable: bool) {
+        let mut reach = locked(&self.reach);
+        let now = self.shared.clock.now();
+        if reach.reachable.is_none_or(|(before, _)| before != reachable) {
+            reach.reachable = Some((reachable, now));
+        }
+        if reachable {
+            reach.answered = Some(now);
+        }
+    }
+
+    /// Whether a health check is due; the next one is after `every`.
+    pub(super) fn is_due(&self, every: Duration) -> bool {
+        let now = Instant::now();
+        let mut reach = locked(&self.reach);
+        let due = reach.check_at.is_none_or(|at| now >= at);
+        if due {
+            reach.check_at = Some(now + every);
+        }
+        due
+    }
+
+    /// Finds out whether the peer answers, whether anybody calls it or not, and keeps the connection warm.
+    pub(super) async fn check(self: Arc<Self>) {
+        let deadline = Instant::now() + self.shared.call_deadline;
+        let Ok(connection) = self.connection(deadline).await else { return };
+        match connection.greet(&self.shared, deadline).await {
+            Ok(()) => {}
+            // Told here and not to the breakers: a peer that refuses us is there.
+            Err(Unusable::Refused(_)) => self.tell(label::REMOTE),
+            Err(Unusable::Failed(failure)) => self.tell(failure.label),
+        }
+        let began = Instant::now();
+        match connection.ping(&self.shared, PROBE).await {
+            Ok(()) => {
+                self.reached(true);
+                let took = began.elapsed();
+                let mut reach = locked(&self.reach);
+                reach.latency = Some(reach.latency.map_or(took, |before| (before * 7 + took) / 8));
+            }
+            Err(failure) => {
+                self.discard(&connection);
+                self.reached(false);
+                if connection.first_to_tell() {
+                    self.note(&failure, None);
+                }
+            }
+        }
+    }
+
     /// Takes a connection out of use; what runs on it may go on.
     pub(super) fn discard(&self, connection: &Arc<Connection>) {
         let mut slot = locked(&self.slot);
@@ -240,9 +318,13 @@ impl Peer {
         self.stream_breaker.nudge();
     }
 
+    fn tell(&self, label: &'static str) {
+        *locked(&self.last_error) = Some((self.shared.clock.now(), label));
+    }
+
     /// Notes a failure; an outage counts for the breaker of the calls concerned, or for both.
     pub(super) fn note(&self, failure: &Failure, kind: Option<Kind>) {
-        *locked(&self.last_error) = Some((self.shared.clock.now(), failure.label));
+        self.tell(failure.label);
         if failure.is_outage() {
             match kind {
                 Some(kind) => self.breaker(kind).failed(failure),
@@ -259,6 +341,7 @@ impl Peer {
         let Some(connection) = slot.current.clone() else { return };
         if !connection.is_usable() {
             slot.current = None;
+            locked(&self.reach).check_at = Some(now);
             return;
         }
         let old = now >= connection.retire_at || connection.generation != self.shared.tls.current().generation;
@@ -301,6 +384,7 @@ impl Peer {
     pub(crate) fn state(&self) -> PeerView {
         let connection = locked(&self.slot).current.clone().filter(|connection| connection.is_usable());
         let last_error = *locked(&self.last_error);
+        let reach = *locked(&self.reach);
         // The worse of the two, as an operator looks for trouble.
         let names = [self.call_breaker.name(), self.stream_breaker.name()];
         let breaker = ["open", "half-open"].into_iter().find(|name| names.contains(name)).unwrap_or("closed");
@@ -309,6 +393,10 @@ impl Peer {
             connected_since: connection.as_ref().map(|connection| connection.since),
             last_error,
             breaker,
+            reachable: reach.reachable,
+            latency: reach.latency,
+            answered: reach.answered,
+            certificate_expiry: connection.as_ref().and_then(|connection| connection.expiry),
             capabilities: connection.and_then(|connection| connection.capabilities().cloned()),
         }
     }
@@ -332,5 +420,11 @@ pub(crate) struct PeerView {
     pub(crate) connected_since: Option<Timestamp>,
     pub(crate) last_error: Option<(Timestamp, &'static str)>,
     pub(crate) breaker: &'static str,
+    /// Whether it can be reached, and since when that is so.
+    pub(crate) reachable: Option<(bool, Timestamp)>,
+    pub(crate) latency: Option<Duration>,
+    /// When it last answered a health check or a connection.
+    pub(crate) answered: Option<Timestamp>,
+    pub(crate) certificate_expiry: Option<Timestamp>,
     pub(crate) capabilities: Option<Capabilities>,
 }

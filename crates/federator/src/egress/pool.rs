@@ -7,6 +7,7 @@ use std::{
 };
 
 use aldis_types::Domain;
+use tokio::sync::Semaphore;
 
 use super::peer::{Context, Peer, PeerView};
 use crate::{discovery::not_located, failure::Failure};
@@ -15,6 +16,8 @@ use crate::{discovery::not_located, failure::Failure};
 const TICK: Duration = Duration::from_secs(1);
 /// Peers that are kept in mind. More than this many at once are refused unless some are idle.
 const MAX_PEERS: usize = 4_096;
+/// Health checks at the same time.
+const MAX_CHECKS: usize = 16;
 
 pub(crate) struct Pool {
     shared: Arc<Context>,
@@ -34,13 +37,15 @@ impl Pool {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).get(domain).cloned()
     }
 
-    /// The peer of a domain. A new one must be found in DNS first, so that names that people make up leave nothing
-    /// behind.
+    /// The peer of a domain. A new one that is not listed must be found in DNS first, so that names that people make up
+    /// leave nothing behind.
     pub(crate) async fn peer(&self, domain: &Domain) -> Result<Arc<Peer>, Failure> {
         if let Some(peer) = self.known(domain) {
             return Ok(peer);
         }
-        self.shared.discovery.locate(domain).await.map_err(|error| not_located(domain, &error))?;
+        if !self.shared.policy.current().remotes.contains_key(domain) {
+            self.shared.discovery.locate(domain).await.map_err(|error| not_located(domain, &error))?;
+        }
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
         if peers.len() >= MAX_PEERS {
             peers.retain(|_, peer| peer.is_busy() || peer.state().connected_since.is_some());
@@ -73,6 +78,7 @@ impl Pool {
     pub(crate) async fn maintain(self: Arc<Self>) {
         let mut policy = self.shared.policy.changes();
         let mut certificates = self.shared.tls.changes();
+        let places = Arc::new(Semaphore::new(MAX_CHECKS));
         loop {
             // Once the sender is gone a change would be told for ever; the tick does the work then.
             tokio::select! {
@@ -86,6 +92,25 @@ impl Pool {
                 } else {
                     peer.revoke();
                 }
+            }
+            if !self.shared.health_check.is_zero() {
+                self.check_listed(&places).await;
+            }
+        }
+    }
+
+    /// Starts the health checks of listed peers that are due.
+    async fn check_listed(&self, places: &Arc<Semaphore>) {
+        let policy = self.shared.policy.current();
+        for domain in policy.remotes.keys().filter(|domain| policy.allows(domain)) {
+            let Ok(peer) = self.peer(domain).await else { continue };
+            // Without a place it is due again at the next tick.
+            let Ok(place) = places.clone().try_acquire_owned() else { return };
+            if peer.is_due(self.shared.health_check) {
+                tokio::spawn(async move {
+                    peer.check().await;
+                    drop(place);
+                });
             }
         }
     }

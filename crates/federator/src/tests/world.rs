@@ -94,6 +94,8 @@ impl World {
             connect_timeout_ms: 1_000,
             call_deadline_ms: 3_000,
             breaker_pause_ms: 500,
+            // Tests count connections and look-ups.
+            health_check_seconds: 0,
             ..Config::default()
         }
     }

@@ -16,11 +16,11 @@ use crate::config::Config;
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 const MAX_CERTIFICATES: usize = 2_048;
 
-pub(super) struct Files {
-    pub(super) certificate: Vec<u8>,
-    pub(super) key: Vec<u8>,
-    pub(super) ca: Option<Vec<u8>>,
-    pub(super) pinned: BTreeMap<Domain, (PathBuf, Vec<u8>)>,
+pub(crate) struct Files {
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+    pub(crate) ca: Option<Vec<u8>>,
+    pub(crate) pinned: BTreeMap<Domain, (PathBuf, Vec<u8>)>,
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -35,7 +35,7 @@ async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 impl Files {
-    pub(super) async fn read(config: &Config) -> Result<Self, TlsError> {
+    pub(crate) async fn read(config: &Config) -> Result<Self, TlsError> {
         let mut pinned = BTreeMap::new();
         for (domain, pin) in &config.pins {
             if let Some(path) = &pin.ca_file {
@@ -54,7 +54,7 @@ impl Files {
     }
 
     /// Changes whenever any content does.
-    pub(super) fn digest(&self) -> [u8; 32] {
+    pub(crate) fn digest(&self) -> [u8; 32] {
         let mut all = Sha256::new();
         let contents = [&self.certificate, &self.key].into_iter().chain(&self.ca);
         for content in contents.chain(self.pinned.values().map(|(_, content)| content)) {
@@ -64,7 +64,7 @@ impl Files {
     }
 
     /// The certificates in a PEM file: at least one.
-    pub(super) fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    pub(crate) fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let wrong = |text: String| TlsError::Pem { path: path.to_owned(), text };
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(text)
             .take(MAX_CERTIFICATES)

@@ -25,9 +25,9 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use tokio::sync::watch;
 
-pub(crate) use self::pins::Pins;
-use self::{files::Files, pins::PinnedVerifier};
-use crate::{config::Config, metering};
+use self::pins::PinnedVerifier;
+pub(crate) use self::{files::Files, pins::Pins};
+use crate::{config::Config, metering, probe::CertificateFacts};
 
 const RELOAD: Duration = Duration::from_secs(2);
 const ALPN: &[u8] = b"h2";
@@ -71,6 +71,7 @@ pub(crate) struct Material {
     pub(crate) generation: u64,
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) not_after: Timestamp,
+    leaf: CertificateDer<'static>,
     client: Arc<ClientConfig>,
     pinned_clients: BTreeMap<Domain, Arc<ClientConfig>>,
     /// Who may issue certificates of callers: in general, and for peers whose pin names authorities.
@@ -132,6 +133,11 @@ impl Tls {
     /// Ticks with the generation of every reload.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Our certificate.
+    pub(crate) fn certificate(&self) -> Option<CertificateFacts> {
+        CertificateFacts::read(&self.current.load().leaf)
     }
 
     /// Days until our certificate expires; negative afterwards.
@@ -213,10 +219,12 @@ fn build(config: &Config, pins: &Pins, files: &Files, generation: u64) -> Result
     let versions: &[&rustls::SupportedProtocolVersion] =
         if config.tls12 { &[&rustls::version::TLS13, &rustls::version::TLS12] } else { &[&rustls::version::TLS13] };
     let chain = Files::certificates(&config.certificate_file, &files.certificate)?;
-    let not_after = chain.first().and_then(not_after).ok_or_else(|| TlsError::Pem {
+    let unreadable = || TlsError::Pem {
         path: config.certificate_file.clone(),
         text: "the first certificate cannot be read".to_owned(),
-    })?;
+    };
+    let leaf = chain.first().ok_or_else(unreadable)?;
+    let not_after = not_after(leaf).ok_or_else(unreadable)?;
     warn_about_usage(&chain);
     let key = PrivateKeyDer::from_pem_slice(&files.key)
         .map_err(|error| TlsError::Pem { path: config.key_file.clone(), text: error.to_string() })?;
@@ -272,6 +280,7 @@ fn build(config: &Config, pins: &Pins, files: &Files, generation: u64) -> Result
         generation,
         server: Arc::new(server),
         not_after,
+        leaf: leaf.clone(),
         client: client(&general, None)?,
         pinned_clients,
         callers: if general.is_empty() { None } else { Some(caller_verifier(general)?) },

@@ -1,0 +1,127 @@
+//! `aldis doctor`: checks our own set-up and the way to a partner, and says what to do on which side.
+
+mod partner;
+mod report;
+mod setup;
+mod share;
+mod status;
+
+use std::{net::SocketAddr, path::Path, process::ExitCode, sync::Arc};
+
+use aldis_federator::probe::{Check, Probe, ProbeDependencies, Side};
+use aldis_runtime::{SystemClock, SystemRandom};
+use aldis_types::Domain;
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+
+pub use self::report::Report;
+use crate::{admin::ConfigFile, backend, config::Config};
+
+/// Exit status when nothing failed, when something failed, and when the check could not be made.
+const STATUS: [u8; 3] = [0, 1, 2];
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Check the way to this partner too.
+    domain: Option<Domain>,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Print what a partner needs to federate with this backend, instead of checking.
+    #[arg(long, conflicts_with = "domain")]
+    share: bool,
+    /// Compare with the answers of this DNS server too, for instance a public one: ADDRESS or ADDRESS:PORT.
+    #[arg(long = "resolver", value_name = "ADDRESS", value_parser = resolver)]
+    resolvers: Vec<SocketAddr>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+/// What is examined.
+#[derive(Debug, Clone, Default)]
+pub struct Examination {
+    /// The partner, if the way to one is examined too.
+    pub partner: Option<Domain>,
+    /// Further DNS servers whose answers are compared.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    let alone = || text.parse().ok().map(|address| SocketAddr::new(address, 53));
+    text.parse().ok().or_else(alone).ok_or_else(|| "allowed: an IP address, or ADDRESS:PORT".to_owned())
+}
+
+/// Runs `aldis doctor`. Exit status 0: nothing failed; 1: something did; 2: it could not be checked.
+pub(crate) async fn run(arguments: Doctor) -> ExitCode {
+    match try_run(arguments).await {
+        Ok(failed) => ExitCode::from(STATUS[usize::from(failed)]),
+        Err(error) => {
+            eprintln!("aldis: {error:#}");
+            ExitCode::from(STATUS[2])
+        }
+    }
+}
+
+async fn try_run(arguments: Doctor) -> Result<bool> {
+    let file = &arguments.config.config;
+    ensure!(file.exists(), "{}: there is no such file", file.display());
+    if arguments.share {
+        share::print(&Config::load(file)?, arguments.json).await?;
+        return Ok(false);
+    }
+    let examination = Examination { partner: arguments.domain, resolvers: arguments.resolvers };
+    let report = examine(file, &examination).await?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report).context("report")?);
+    } else {
+        print!("{report}");
+    }
+    Ok(report.failed())
+}
+
+/// Examines a backend by its configuration file. Works whether it runs or not, and changes nothing.
+pub async fn examine(file: &Path, examination: &Examination) -> Result<Report> {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => {
+            let advice = "correct the file; docs/configuration.md lists every key";
+            return Ok(Report::of_nobody(Check::failed("configuration", Side::Ours, error.to_string(), advice)));
+        }
+    };
+    let partner = examination.partner.as_ref();
+    ensure!(partner != Some(&config.domain), "{} is this backend's own domain", config.domain);
+    let mut report = Report::new(&config.domain, partner);
+    report.ours(Check::passed("configuration", file.display().to_string()));
+    let status = status::ask(&config).await;
+    setup::examine(&config, status.as_ref(), &mut report).await;
+    let probe = probe(&config, &examination.resolvers).await;
+    match &probe {
+        Some(probe) => probe.own().await.into_iter().for_each(|check| report.ours(check)),
+        None => {
+            let advice = "add the section `[federation]`; apps see `federation-not-enabled` until then";
+            let found = "the configuration has no section `[federation]`: this backend federates with nobody";
+            report.ours(Check::warning("federation", Side::Ours, found, advice));
+        }
+    }
+    if let Some(partner) = partner {
+        report.theirs(partner::policy(&config, partner).await);
+        if let Some(probe) = &probe {
+            probe.peer(partner).await.into_iter().for_each(|check| report.theirs(check));
+        }
+        partner::standing(partner, status.as_ref()).into_iter().for_each(|check| report.theirs(check));
+    }
+    Ok(report)
+}
+
+/// A probe for this backend, if it federates.
+async fn probe(config: &Config, resolvers: &[SocketAddr]) -> Option<Probe> {
+    let federation = config.federation.as_ref()?;
+    let dependencies = ProbeDependencies {
+        domain: config.domain.clone(),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        capabilities: backend::capabilities(federation),
+        other_dns: resolvers.to_vec(),
+    };
+    Some(Probe::new(federation, dependencies).await)
+}
