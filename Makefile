@@ -13,7 +13,7 @@ WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat clean-local test test-unit test-it test-client test-golden fuzz check structure fmt deny bench bench-parts
+.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-golden fuzz check structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,15 @@ tests/client/node_modules: tests/client/package.json tests/client/package-lock.j
 test-client: tests/client/node_modules ## the real JavaScript client against two backends
 	$(CARGO) build $(CARGO_FLAGS) -p aldis
 	$(WITH_NODE) cd tests/client && ALDIS_BIN=$(ALDIS)/debug/aldis npm test
+
+tests/browser/node_modules: tests/browser/package.json tests/browser/package-lock.json
+	$(WITH_NODE) cd tests/browser && npm ci
+	@touch $@
+
+test-status: tests/browser/node_modules ## the status page in a real browser (Chromium)
+	$(CARGO) build $(CARGO_FLAGS) -p aldis
+	$(WITH_NODE) browser="$$(scripts/chromium.sh)" && cd tests/browser && \
+		CHROMIUM="$$browser" ALDIS_BIN=$(ALDIS)/debug/aldis npm test
 
 fuzz: ## search longer for input from outside that is read wrongly: FUZZ_SECONDS=60 for each target
 	BOLERO_RANDOM_TEST_TIME_MS=$$(($(FUZZ_SECONDS) * 1000)) BOLERO_RANDOM_ITERATIONS=1000000000 \

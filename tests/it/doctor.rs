@@ -62,7 +62,8 @@ async fn with_certificate(federation: &Federation, identity: &Identity) -> Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_federation_has_nothing_to_find() -> Result<()> {
-    let federation = Federation::start(&[ALPHA, BETA]).await?;
+    let watchful = "[federation]\nhealth_check_seconds = 1\n";
+    let federation = Federation::with(Setup::of(&[ALPHA, BETA]).configure(ALPHA, watchful)).await?;
     // Until the first health check the running backend knows nothing of its partner.
     let report = eventually("a report without failures", async || {
         let report = examined(&federation, BETA).await?;
@@ -221,10 +222,7 @@ async fn our_own_certificate_is_judged_here_and_by_the_partner() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_partners_word_about_us_is_explained() -> Result<()> {
-    // Neither has looked up the other before records are short-lived.
-    let quiet = "[federation]\nhealth_check_seconds = 0\n";
-    let setup = Setup::of(&[ALPHA, BETA]).configure(ALPHA, quiet).configure(BETA, quiet);
-    let mut federation = Federation::with(setup).await?;
+    let mut federation = Federation::start(&[ALPHA, BETA]).await?;
     federation.dns().set_ttl(1);
     federation.suspend(BETA, ALPHA).await?;
     let report = examined(&federation, BETA).await?;

@@ -424,6 +424,8 @@ key_file = "federation-key.pem"
 ca_file = "../ca.pem"
 dns = "{dns}"
 breaker_pause_ms = 300
+# Who calls whom first is for the test to say.
+health_check_seconds = 0
 "#
     )
 }

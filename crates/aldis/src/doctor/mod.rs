@@ -91,24 +91,24 @@ pub async fn examine(file: &Path, examination: &Examination) -> Result<Report> {
     let partner = examination.partner.as_ref();
     ensure!(partner != Some(&config.domain), "{} is this backend's own domain", config.domain);
     let mut report = Report::new(&config.domain, partner);
-    report.ours(Check::passed("configuration", file.display().to_string()));
+    report.ours([Check::passed("configuration", file.display().to_string())]);
     let status = status::ask(&config).await;
     setup::examine(&config, status.as_ref(), &mut report).await;
     let probe = probe(&config, &examination.resolvers).await;
     match &probe {
-        Some(probe) => probe.own().await.into_iter().for_each(|check| report.ours(check)),
+        Some(probe) => report.ours(probe.own().await),
         None => {
             let advice = "add the section `[federation]`; apps see `federation-not-enabled` until then";
             let found = "the configuration has no section `[federation]`: this backend federates with nobody";
-            report.ours(Check::warning("federation", Side::Ours, found, advice));
+            report.ours([Check::warning("federation", Side::Ours, found, advice)]);
         }
     }
     if let Some(partner) = partner {
-        report.theirs(partner::policy(&config, partner).await);
+        report.theirs([partner::policy(&config, partner).await]);
         if let Some(probe) = &probe {
-            probe.peer(partner).await.into_iter().for_each(|check| report.theirs(check));
+            report.theirs(probe.peer(partner).await);
         }
-        partner::standing(partner, status.as_ref()).into_iter().for_each(|check| report.theirs(check));
+        report.theirs(partner::standing(partner, status.as_ref()));
     }
     Ok(report)
 }

@@ -37,22 +37,22 @@ impl Report {
         Self { domain: None, partner: None, outcome, own: vec![check], way: Vec::new() }
     }
 
-    fn note(&mut self, check: &Check) {
-        if check.outcome == Outcome::Failed {
-            self.outcome = Outcome::Failed;
-        }
-    }
-
     /// About our own set-up.
-    pub(super) fn ours(&mut self, check: Check) {
-        self.note(&check);
-        self.own.push(check);
+    pub(super) fn ours(&mut self, checks: impl IntoIterator<Item = Check>) {
+        self.own.extend(checks);
+        self.judge();
     }
 
     /// About the way to the partner.
-    pub(super) fn theirs(&mut self, check: Check) {
-        self.note(&check);
-        self.way.push(check);
+    pub(super) fn theirs(&mut self, checks: impl IntoIterator<Item = Check>) {
+        self.way.extend(checks);
+        self.judge();
+    }
+
+    fn judge(&mut self) {
+        if self.checks().any(|check| check.outcome == Outcome::Failed) {
+            self.outcome = Outcome::Failed;
+        }
     }
 
     /// Whether any check failed.

@@ -24,26 +24,25 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) async fn examine(config: &Config, status: Option<&Vec<Value>>, report: &mut Report) {
     let running = backend::answers(&config.store.socket()) || status.is_some();
-    report.ours(store(config, running).await);
-    report.ours(match running {
-        true => Check::passed(PROCESS, "the backend runs"),
-        false => {
-            let found = format!("nobody answers on {}", config.store.socket().display());
-            Check::warning(PROCESS, Side::Ours, found, "start `aldis all` (or the services) with this configuration")
-        }
-    });
+    report.ours([store(config, running).await]);
+    report.ours([if running {
+        Check::passed(PROCESS, "the backend runs")
+    } else {
+        let found = format!("nobody answers on {}", config.store.socket().display());
+        Check::warning(PROCESS, Side::Ours, found, "start `aldis all` (or the services) with this configuration")
+    }]);
     if let Some(status) = status {
-        report.ours(health(status));
+        report.ours([health(status)]);
     }
     for (name, address) in listeners(config).await {
-        report.ours(listener(address, running).await.about(format!("{name} {address}")));
+        report.ours([listener(address, running).await.about(format!("{name} {address}"))]);
     }
-    report.ours(if config.users.calls.turn_uris.is_empty() {
+    report.ours([if config.users.calls.turn_uris.is_empty() {
         let advice = "set `users.calls` (TURN servers and their secret), or calls find no way through firewalls";
         Check::warning(CALLS, Side::Ours, "no TURN servers are configured", advice)
     } else {
         Check::passed(CALLS, format!("{} TURN addresses", config.users.calls.turn_uris.len()))
-    });
+    }]);
 }
 
 async fn store(config: &Config, running: bool) -> Check {

@@ -159,8 +159,7 @@ impl App {
     async fn backlog(&self) -> Option<Vec<Backlog>> {
         let (db, components) = self.page.sources.outboxes.as_ref()?;
         let mut counted = self.counted.lock().await;
-        if let Some((when, backlog)) = counted.as_ref().filter(|(when, _)| when.elapsed() < COUNTED) {
-            let _ = when;
+        if let Some((_, backlog)) = counted.as_ref().filter(|(when, _)| when.elapsed() < COUNTED) {
             return Some(backlog.clone());
         }
         let mut all = Vec::new();
@@ -180,9 +179,10 @@ fn state_name(state: RemoteState) -> &'static str {
     }
 }
 
+const DAY_MILLIS: i64 = 24 * 3_600 * 1_000;
+
 fn peer_json(peer: &PeerState, now: Timestamp) -> Value {
     let told = |millis: i64| (millis > 0).then_some(millis);
-    const DAY: i64 = 24 * 3_600 * 1_000;
     json!({
         "connected": peer.connected,
         "connected_since": told(peer.connected_since),
@@ -194,7 +194,7 @@ fn peer_json(peer: &PeerState, now: Timestamp) -> Value {
         "last_error_time": told(peer.last_error_time),
         "breaker": peer.breaker,
         "build": peer.build,
-        "certificate_days_left": told(peer.certificate_expiry).map(|expiry| (expiry - now.millis()).div_euclid(DAY)),
+        "certificate_days_left": told(peer.certificate_expiry).map(|expiry| (expiry - now.millis()).div_euclid(DAY_MILLIS)),
     })
 }
 
