@@ -110,6 +110,8 @@ labels! {
 
     // Notifications and push.
     MALFORMED_REQUEST = 400 "malformed-request" "The WebSocket handshake is malformed";
+    APNS_VOIP_NOT_SUPPORTED = 400 "apns-voip-not-supported" "Voice over IP pushes are not supported";
+    TOKEN_TOO_LONG = 413 "token-too-long" "The push token is too long";
     APP_NOT_FOUND = 404 "app-not-found" "The app is not known to this backend's push configuration";
 
     // Start-up stubs.

@@ -1,7 +1,8 @@
 //! Settings of the notifications service.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
+use reqwest::Url;
 use serde::Deserialize;
 
 /// Section `[notifications]`.
@@ -30,6 +31,31 @@ pub struct Config {
     pub socket_backlog_events: usize,
     /// Most bytes that wait for a socket, with the same effect. A single event may be larger.
     pub socket_backlog_bytes: usize,
+    /// Waking mobile apps.
+    pub push: Push,
+}
+
+/// Section `[notifications.push]`. Without a provider tokens are kept, and apps that are not connected hear of messages
+/// when they are opened next.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Push {
+    /// Names of the apps that may register tokens, as they give them; others are told that they are not known here.
+    /// Empty: all may.
+    pub apps: Vec<String>,
+    /// Most tokens of one user; a further one replaces the oldest.
+    pub tokens_per_user: u32,
+    /// An HTTP service of yours that is called for each app to wake and talks to the vendors, `http` or `https`.
+    /// Without it nobody is woken.
+    pub webhook_url: Option<String>,
+    /// A file with the secret under which calls of that service are signed (header `aldis-signature`).
+    pub webhook_secret_file: Option<PathBuf>,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self { apps: Vec::new(), tokens_per_user: 32, webhook_url: None, webhook_secret_file: None }
+    }
 }
 
 impl Default for Config {
@@ -44,6 +70,7 @@ impl Default for Config {
             sockets: 200_000,
             socket_backlog_events: 4096,
             socket_backlog_bytes: 4 << 20,
+            push: Push::default(),
         }
     }
 }
@@ -51,7 +78,7 @@ impl Default for Config {
 impl Config {
     /// Says which setting is out of its range, if one is.
     pub fn check(&self) -> Result<(), String> {
-        let checks: [(&str, u64, u64, u64); 9] = [
+        let checks: [(&str, u64, u64, u64); 10] = [
             ("retention_days", self.retention_days.into(), 1, 3650),
             ("sweep_interval_seconds", self.sweep_interval_seconds, 1, 86_400),
             ("queue_events", self.queue_events, 100, 100_000_000),
@@ -60,12 +87,18 @@ impl Config {
             ("sockets_per_user", as_u64(self.sockets_per_user), 1, 100_000),
             ("sockets", as_u64(self.sockets), 1, 10_000_000),
             ("socket_backlog_events", as_u64(self.socket_backlog_events), 16, 1_000_000),
+            ("push.tokens_per_user", self.push.tokens_per_user.into(), 1, 1000),
             ("socket_backlog_bytes", as_u64(self.socket_backlog_bytes), 64 << 10, 1 << 30),
         ];
         for (key, value, least, most) in checks {
             if !(least..=most).contains(&value) {
                 return Err(format!("`notifications.{key}` = {value}; allowed: {least} to {most}"));
             }
+        }
+        if let Some(url) = &self.push.webhook_url
+            && !Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        {
+            return Err(format!("`notifications.push.webhook_url` = {url:?}; allowed: an http or https address"));
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ pub use config::Config;
 pub use sockets::Sockets;
 
 use consumers::Consumers;
+use push_tokens::{PushTokens, Waker, Waking, Webhook, store::SqlitePushTokens};
 use queues::{
     Queues,
     grpc::PushGrpc,
@@ -84,14 +85,24 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     config.check().map_err(StartError::Config)?;
     deps.db.migrate("notifications", MIGRATIONS).await?;
     let bounds = Bounds { events: config.queue_events, bytes: config.queue_bytes };
+    let push_tokens = Arc::new(SqlitePushTokens(deps.db.clone()));
     let store = SqliteQueues::open(deps.db, deps.clock.clone(), &deps.random, bounds).await?;
     let store = Arc::new(store);
     let consumers = Consumers { queue: store.clone(), standings: store.clone() };
     let store: Arc<dyn QueueStore> = store;
     let sockets = Sockets::new(&config);
-    let (queues, sequencer) = Queues::new(consumers.clone(), sockets.clone());
+    let push_tokens = PushTokens::open(push_tokens, &config.push.apps, config.push.tokens_per_user).await?;
 
     let mut tasks = JoinSet::new();
+    let waker = match Webhook::new(&config.push)? {
+        Some(webhook) => {
+            let (waker, waking) = Waking::new(push_tokens.clone(), sockets.clone(), Arc::new(webhook));
+            tasks.spawn(waking.run());
+            waker
+        }
+        None => Waker::default(),
+    };
+    let (queues, sequencer) = Queues::new(consumers.clone(), push_tokens.clone(), sockets.clone(), waker);
     tasks.spawn(sequencer.run());
     tasks.spawn(sockets.clone().keep_alive());
     tasks.spawn(sockets.clone().watch_revocations(deps.verifier.clone()));
@@ -99,6 +110,13 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     tasks.spawn(sweep(store, deps.clock.clone(), config.retention(), interval));
 
     let push = PushServer::new(PushGrpc { queues: queues.clone() }).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let app = routes::App { queues, consumers, sockets: sockets.clone(), verifier: deps.verifier, clock: deps.clock };
+    let app = routes::App {
+        queues,
+        consumers,
+        push_tokens,
+        sockets: sockets.clone(),
+        verifier: deps.verifier,
+        clock: deps.clock,
+    };
     Ok(Service { client: routes::router(app), internal: Routes::new(push), tasks, sockets })
 }

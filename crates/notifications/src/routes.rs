@@ -10,7 +10,7 @@ use axum::{
 
 use crate::{
     consumers::{self, Consumers},
-    push_tokens,
+    push_tokens::{self, PushTokens},
     queues::{self, Queues},
     sockets::{self, Sockets},
 };
@@ -20,6 +20,7 @@ use crate::{
 pub(crate) struct App {
     pub queues: Queues,
     pub consumers: Consumers,
+    pub push_tokens: PushTokens,
     pub sockets: Sockets,
     pub verifier: TokenVerifier,
     pub clock: SharedClock,

@@ -124,16 +124,23 @@ impl Running {
         self.request("GET", path, Some(&token(user(1), 1, None))).await
     }
 
+    /// The same with a JSON body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = http::Request::post(path)
+            .header("authorization", format!("Bearer {}", token(user(1), 1, None)))
+            .header("content-type", "application/json")
+            .body(axum::body::Body::from(body.to_string()))
+            .unwrap();
+        answer(self.router.clone().oneshot(request).await.unwrap()).await
+    }
+
     pub(crate) async fn request(&self, method: &str, path: &str, token: Option<&str>) -> (u16, Value) {
         let mut request = http::Request::builder().method(method).uri(path);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(axum::body::Body::empty()).unwrap();
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+        answer(self.router.clone().oneshot(request).await.unwrap()).await
     }
 
     pub(crate) fn url(&self, user: UserId, connection: u64, client: Option<u64>) -> String {
@@ -153,6 +160,12 @@ impl Running {
         };
         tokio::time::timeout(PATIENCE, wait).await.unwrap();
     }
+}
+
+async fn answer(response: axum::response::Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 
 /// The next message that is not a protocol ping; `None` when the socket is over.

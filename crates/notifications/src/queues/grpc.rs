@@ -114,6 +114,8 @@ fn decode_one(notification: pb::Notification, deliveries: &mut Vec<Delivery>) ->
             event: notification.event.clone(),
             transient: notification.transient,
             origin,
+            native_push: notification.native_push,
+            high_priority: notification.high_priority,
             traceparent: traceparent.clone(),
         };
         if target.clients.is_empty() {

@@ -30,7 +30,11 @@ pub(crate) use sweep::sweep;
 use sequencer::Command;
 use store::{Entry, Page, QueueStore, Reader, Stored};
 
-use crate::{consumers::Consumers, sockets::Sockets};
+use crate::{
+    consumers::Consumers,
+    push_tokens::{PushTokens, Waker},
+    sockets::Sockets,
+};
 
 /// Most rows of one write, so that a large push does not hold up the writer.
 const MAX_WRITE_ROWS: usize = 256;
@@ -56,6 +60,9 @@ pub(crate) struct Delivery {
     pub transient: bool,
     /// The session that caused the event; its sockets are skipped.
     pub origin: Option<(UserId, ConnId)>,
+    /// May wake the apps of clients that have no socket.
+    pub native_push: bool,
+    pub high_priority: bool,
     /// W3C trace context of what caused the event, when it is traced.
     pub traceparent: Option<Arc<str>>,
 }
@@ -72,16 +79,22 @@ pub(crate) struct Queues {
     store: Arc<dyn QueueStore>,
     sockets: Sockets,
     consumers: Consumers,
+    push_tokens: PushTokens,
     commands: mpsc::Sender<Command>,
 }
 
 impl Queues {
     /// The operations, and the sequencer that must run for pushes to be done.
-    pub(crate) fn new(consumers: Consumers, sockets: Sockets) -> (Self, Sequencer) {
+    pub(crate) fn new(
+        consumers: Consumers,
+        push_tokens: PushTokens,
+        sockets: Sockets,
+        waker: Waker,
+    ) -> (Self, Sequencer) {
         let store = consumers.queue.clone();
         let (commands, waiting) = mpsc::channel(WAITING_COMMANDS);
-        let sequencer = Sequencer::new(store.clone(), sockets.clone(), waiting);
-        (Self { store, sockets, consumers, commands }, sequencer)
+        let sequencer = Sequencer::new(store.clone(), sockets.clone(), waker, waiting);
+        (Self { store, sockets, consumers, push_tokens, commands }, sequencer)
     }
 
     /// Stores the deliveries and pushes them to open sockets, in order. Returns when all are durable; a caller that
@@ -105,6 +118,7 @@ impl Queues {
     /// Forgets the queue and closes the sockets of a client. Events for all clients of the user stay.
     pub(crate) async fn remove_client(&self, user: UserId, client: ClientId) -> Result<(), QueueError> {
         self.consumers.forget(user, Some(client)).await?;
+        self.push_tokens.forget(user, Some(client)).await?;
         while self.store.remove_client(user, client).await? {}
         self.sockets.remove_client(user, client);
         Ok(())
@@ -113,6 +127,7 @@ impl Queues {
     /// Forgets the queues and closes the sockets of a user.
     pub(crate) async fn remove_user(&self, user: UserId) -> Result<(), QueueError> {
         self.consumers.forget(user, None).await?;
+        self.push_tokens.forget(user, None).await?;
         while self.store.remove_user(user).await? {}
         self.sockets.remove_user(user);
         Ok(())

@@ -17,7 +17,10 @@ use super::{
     Delivery, MAX_WRITE_BYTES, MAX_WRITE_ROWS, QueueError,
     store::{Entry, QueueStore},
 };
-use crate::sockets::{Sockets, frame};
+use crate::{
+    push_tokens::{Wake, Waker},
+    sockets::{Sockets, frame},
+};
 
 /// Writes on their way at once; the next group of the store's writer fills while one is synced.
 const MAX_WRITES: usize = 8;
@@ -39,12 +42,18 @@ type Write = (Vec<Command>, Result<Vec<Option<NotificationId>>, StoreError>);
 pub(crate) struct Sequencer {
     store: Arc<dyn QueueStore>,
     sockets: Sockets,
+    waker: Waker,
     waiting: mpsc::Receiver<Command>,
 }
 
 impl Sequencer {
-    pub(super) fn new(store: Arc<dyn QueueStore>, sockets: Sockets, waiting: mpsc::Receiver<Command>) -> Self {
-        Self { store, sockets, waiting }
+    pub(super) fn new(
+        store: Arc<dyn QueueStore>,
+        sockets: Sockets,
+        waker: Waker,
+        waiting: mpsc::Receiver<Command>,
+    ) -> Self {
+        Self { store, sockets, waker, waiting }
     }
 
     /// Runs until nobody can push any more.
@@ -108,6 +117,10 @@ impl Sequencer {
             match &delivery.traceparent {
                 Some(traceparent) => continued(traceparent).in_scope(push),
                 None => push(),
+            }
+            if delivery.native_push && !delivery.transient {
+                let wake = || Wake { user: delivery.user, notification: id, high_priority: delivery.high_priority };
+                self.waker.wake(wake, delivery.user, delivery.client);
             }
         }
     }

@@ -191,16 +191,8 @@ async fn a_push_that_breaks_the_rules_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn what_is_not_offered_says_so() {
+async fn the_time_is_told() {
     let service = Running::start(Config::default()).await;
-    let token = token(user(1), 1, None);
-    let ask = async |method: &str, path: &str| {
-        let (status, body) = service.request(method, path, Some(&token)).await;
-        (status, body["label"].as_str().unwrap_or_default().to_owned())
-    };
-    assert_eq!(service.get("/push/tokens").await, (200, json!({ "tokens": [] })));
-    assert_eq!(ask("POST", "/push/tokens").await, (404, "app-not-found".to_owned()));
-    assert_eq!(ask("DELETE", "/push/tokens/abc").await, (404, "not-found".to_owned()));
     assert_eq!(service.get("/time").await, (200, json!({ "time": "2025-06-15T15:06:40.000Z" })));
     assert_eq!(service.request("GET", "/time", None).await.0, 401);
 }
@@ -210,4 +202,7 @@ fn settings_out_of_range_are_named() {
     assert_eq!(Config::default().check(), Ok(()));
     let config = Config { retention_days: 0, ..Config::default() };
     assert_eq!(config.check(), Err("`notifications.retention_days` = 0; allowed: 1 to 3650".to_owned()));
+    let push = crate::config::Push { webhook_url: Some("ftp://push".to_owned()), ..crate::config::Push::default() };
+    let error = Config { push, ..Config::default() }.check().unwrap_err();
+    assert!(error.starts_with("`notifications.push.webhook_url` = "), "{error}");
 }

@@ -187,6 +187,13 @@ impl Sockets {
         self.shard(user).get(&user).into_iter().flatten().for_each(what);
     }
 
+    /// Whether the client has a socket of its own here.
+    pub(crate) fn is_present(&self, user: UserId, client: ClientId) -> bool {
+        let shard = self.shard(user);
+        let mut sockets = shard.get(&user).into_iter().flatten();
+        sockets.any(|socket| socket.client == Some(client) && socket.mailbox.ending().is_none())
+    }
+
     /// Milliseconds since the start, never 0.
     fn now(&self) -> u64 {
         u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)

@@ -19,10 +19,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
 
+use crate::push_tokens;
+
 use super::{Entry, Page, QueueStore, Reader, Stored};
 
 /// The tables of this service.
-pub(crate) const MIGRATIONS: &[Migration] = &[QUEUES, CONSUMERS];
+pub(crate) const MIGRATIONS: &[Migration] = &[QUEUES, CONSUMERS, push_tokens::store::MIGRATION];
 
 const QUEUES: Migration = Migration {
     name: "queues",

@@ -1,0 +1,101 @@
+//! From a stored event to a woken app.
+
+use std::{sync::Arc, time::Duration};
+
+use aldis_types::{ClientId, UserId};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{Provider, PushToken, PushTokens, Wake, Woken};
+use crate::sockets::Sockets;
+
+/// Wakes that wait; more are left out, since the apps fetch everything whenever they are woken next.
+const WAITING: usize = 10_000;
+/// Users whose apps are woken at the same time.
+const AT_ONCE: usize = 16;
+/// Time for one attempt.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Attempts for one push, with a pause between them that doubles.
+const ATTEMPTS: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+type Waiting = (Wake, Option<ClientId>);
+
+/// Takes wakes without waiting. Cheap to clone; does nothing without a provider.
+#[derive(Clone, Default)]
+pub(crate) struct Waker(Option<(PushTokens, mpsc::Sender<Waiting>)>);
+
+impl Waker {
+    /// Something was stored for a client of the user, or for all.
+    pub(crate) fn wake(&self, wake: impl FnOnce() -> Wake, user: UserId, client: Option<ClientId>) {
+        let Some((tokens, waiting)) = &self.0 else { return };
+        if tokens.may_have(user) && waiting.try_send((wake(), client)).is_err() {
+            count("left_out");
+        }
+    }
+}
+
+/// Wakes apps for as long as it runs.
+pub(crate) struct Waking {
+    tokens: PushTokens,
+    sockets: Sockets,
+    provider: Arc<dyn Provider>,
+    waiting: mpsc::Receiver<Waiting>,
+}
+
+impl Waking {
+    /// Both ends.
+    pub(crate) fn new(tokens: PushTokens, sockets: Sockets, provider: Arc<dyn Provider>) -> (Waker, Self) {
+        let (sender, waiting) = mpsc::channel(WAITING);
+        (Waker(Some((tokens.clone(), sender))), Self { tokens, sockets, provider, waiting })
+    }
+
+    /// Runs until nothing can come any more.
+    pub(crate) async fn run(self) {
+        let Self { tokens, sockets, provider, waiting } = self;
+        ReceiverStream::new(waiting)
+            .for_each_concurrent(AT_ONCE, |(wake, client)| {
+                let (tokens, sockets, provider) = (&tokens, &sockets, provider.as_ref());
+                async move {
+                    let list = match tokens.list(wake.user).await {
+                        Ok(list) => list,
+                        Err(error) => {
+                            tracing::warn!(%error, "push tokens cannot be read");
+                            return;
+                        }
+                    };
+                    let aimed = list.into_iter().filter(|token| client.is_none_or(|client| token.client == client));
+                    for token in aimed.filter(|token| !sockets.is_present(wake.user, token.client)) {
+                        push(tokens, provider, &token, &wake).await;
+                    }
+                }
+            })
+            .await;
+    }
+}
+
+async fn push(tokens: &PushTokens, provider: &dyn Provider, token: &PushToken, wake: &Wake) {
+    let mut pause = FIRST_PAUSE;
+    for attempt in 1..=ATTEMPTS {
+        let woken = tokio::time::timeout(DEADLINE, provider.wake(token, wake)).await.unwrap_or(Woken::Later);
+        match woken {
+            Woken::Sent => return count("sent"),
+            Woken::Refused => return count("refused"),
+            Woken::TokenGone => {
+                // Gone already is as good.
+                let _ = tokens.remove(wake.user, token.token.clone()).await;
+                return count("token_gone");
+            }
+            Woken::Later if attempt < ATTEMPTS => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            Woken::Later => count("failed"),
+        }
+    }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("aldis_notifications_wakes_total", "outcome" => outcome).increment(1);
+}
