@@ -6,6 +6,12 @@ LOCAL ?= .local
 READY ?= $(LOCAL)/ready.json
 CARGO_TARGET_DIR ?= target
 ALDIS = $(abspath $(CARGO_TARGET_DIR))
+# The same features and members in every target: a selection would give dependencies other features and build them again.
+ALL = --workspace --all-features
+# The binary, as the tests of the program build it: `cargo build` would leave out what only tests need, and so build again.
+BUILD = $(CARGO) test $(CARGO_FLAGS) $(ALL) --no-run --test local
+# Without samples there is nothing to compare with.
+NO_SAMPLES = -- --skip golden
 FUZZ_SECONDS ?= 60
 # Starts a command line with a Node of version 20 or later, which is fetched when the machine has none.
 WITH_NODE = PATH="$$(scripts/node.sh):$$PATH" &&
@@ -19,30 +25,31 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and run two federated backends on this machine; prints a guide
-	$(CARGO) build $(CARGO_FLAGS) -p aldis
+	$(BUILD)
 	@exec $(ALDIS)/debug/aldis local up --dir '$(LOCAL)' --ready-file '$(READY)'
 
 chat: tests/client/node_modules ## write messages in the terminal: ME=ann@alpha.test WITH=bob@beta.test (while `make run` runs)
 	@$(WITH_NODE) exec node tests/client/src/chat.js --ready '$(abspath $(READY))' --me '$(ME)' --with '$(WITH)'
 
 clean-local: ## remove the backends of `make run` and all their data
-	$(CARGO) run $(CARGO_FLAGS) -q -p aldis -- local clean --dir '$(LOCAL)'
+	@$(BUILD) -q
+	@exec $(ALDIS)/debug/aldis local clean --dir '$(LOCAL)'
 
 test: ## all tests that need nothing but Rust and a C compiler
-	$(CARGO) test $(CARGO_FLAGS) --workspace
+	$(CARGO) test $(CARGO_FLAGS) $(ALL) $(NO_SAMPLES)
 
 test-unit: ## rules and stores only
-	$(CARGO) test $(CARGO_FLAGS) --workspace --exclude aldis-it
+	$(CARGO) test $(CARGO_FLAGS) $(ALL) --exclude aldis-it $(NO_SAMPLES)
 
 test-it: ## whole backends only
-	$(CARGO) test $(CARGO_FLAGS) -p aldis-it
+	$(CARGO) test $(CARGO_FLAGS) $(ALL) --test it
 
 tests/client/node_modules: tests/client/package.json tests/client/package-lock.json
 	$(WITH_NODE) cd tests/client && npm ci
 	@touch $@
 
 test-client: tests/client/node_modules ## the real JavaScript client against two backends
-	$(CARGO) build $(CARGO_FLAGS) -p aldis
+	$(BUILD)
 	$(WITH_NODE) cd tests/client && ALDIS_BIN=$(ALDIS)/debug/aldis npm test
 
 tests/browser/node_modules: tests/browser/package.json tests/browser/package-lock.json
@@ -56,7 +63,7 @@ test-status: tests/browser/node_modules ## the status page in a real browser (Ch
 
 fuzz: ## search longer for input from outside that is read wrongly: FUZZ_SECONDS=60 for each target
 	BOLERO_RANDOM_TEST_TIME_MS=$$(($(FUZZ_SECONDS) * 1000)) BOLERO_RANDOM_ITERATIONS=1000000000 \
-		$(CARGO) test $(CARGO_FLAGS) --workspace --exclude aldis-it --lib -- fuzz:: --test-threads=2
+		$(CARGO) test $(CARGO_FLAGS) $(ALL) --exclude aldis-it --lib -- fuzz:: --test-threads=2
 
 test-golden: ## our types against golden JSON: GOLDEN=folder with golden/ and golden-federation/
 	@test -d '$(GOLDEN)/golden' || { echo 'GOLDEN names the folder with golden/ and golden-federation/' >&2; exit 2; }
@@ -64,7 +71,7 @@ test-golden: ## our types against golden JSON: GOLDEN=folder with golden/ and go
 
 check: structure ## formatting, lints as errors, structure rules
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) $(ALL) --all-targets -- -D warnings
 
 structure: ## who may depend on whom
 	scripts/check-structure.sh

@@ -4,13 +4,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${ALDIS_GOLDEN:?names the folder with golden/ and golden-federation/}"
 crates=(golden users conversations notifications)
-features="$(printf 'aldis-%s/golden ' "${crates[@]}")"
 export CARGO_TERM_COLOR=never
 log="$(mktemp)"
 trap 'rm -f "$log"' EXIT
 
-# The whole workspace, because a selection would give dependencies other features and build them a second time.
-"${CARGO:-cargo}" test "$@" --workspace --lib --features "$features" golden -- --show-output 2>&1 | tee "$log"
+# The whole workspace with all features, as in the Makefile: a selection would be built a second time.
+"${CARGO:-cargo}" test "$@" --workspace --all-features --lib golden -- --show-output 2>&1 | tee "$log"
 
 for crate in "${crates[@]}"; do
     awk -v name="/aldis_$crate-" '

@@ -1,7 +1,7 @@
 //! Holds our types against golden JSON: samples of the client API that are not part of this project.
 //!
-//! The tests exist with the feature `golden` alone, so that a run without samples never looks as if it had compared
-//! anything. `make test-golden GOLDEN=folder` runs them. The folder holds `golden/` and `golden-federation/`, whose files
+//! The tests exist with the feature `golden` alone, and `make test` leaves them out by name, so that a run without samples
+//! never looks as if it had compared anything. `make test-golden GOLDEN=folder` runs them. The folder holds `golden/` and `golden-federation/`, whose files
 //! are named `testObject_<type>_<number>.json`; files in `golden/fromJSON/` are read but never written.
 //!
 //! Every type of sample belongs to the part of Aldis that reads or writes it, or is left out for a reason; see
