@@ -7,7 +7,6 @@ pub mod collector;
 pub mod dns;
 pub mod local;
 pub mod pki;
-mod ports;
 pub mod rogue;
 mod settings;
 pub mod wait;

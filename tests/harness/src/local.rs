@@ -15,7 +15,6 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Answer, Api, MailFolder, Person, User},
-    ports::Block,
     settings,
     wait::within,
 };
@@ -77,8 +76,6 @@ struct ReadyDns {
 pub struct LocalFederation {
     binary: PathBuf,
     folder: TempDir,
-    /// Held until everything has ended.
-    _ports: Block,
     /// The one that started the DNS server first.
     leaders: Vec<Child>,
     dns_address: String,
@@ -156,10 +153,8 @@ impl LocalFederation {
         let binary = options.binary.clone().map_or_else(binary, Ok)?;
         let folder = TempDir::with_prefix("aldis-it-")?;
         let dir = folder.path().join("federation");
-        let ports = Block::take()?;
-        let base_port = ports.base().to_string();
         let init = Command::new(&binary)
-            .args(["local", "init", "--base-port", &base_port, "--throttle", "off", "--dir"])
+            .args(["local", "init", "--base-port", "0", "--throttle", "off", "--dir"])
             .arg(&dir)
             .args(named(&options.domains))
             .output()
@@ -171,7 +166,6 @@ impl LocalFederation {
         let mut federation = Self {
             binary,
             folder,
-            _ports: ports,
             leaders: Vec::new(),
             dns_address: String::new(),
             dns_pid: 0,

@@ -13,7 +13,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -22,15 +22,15 @@ use aldis_types::Domain;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::ports::{self, Blocks};
+
 /// The services of a backend, as they are called in subcommands, configuration and certificates.
 pub(crate) const SERVICES: [&str; 5] = ["users", "conversations", "assets", "notifications", "federator"];
 
 const STATE: &str = "local.toml";
 const VERSION: u32 = 1;
 /// Ports from one backend to the next.
-const STRIDE: u16 = 100;
-/// Free ports are picked here, below the range from which the machine takes ports for outgoing connections.
-const PICKED: std::ops::Range<u16> = 10_240..32_000;
+const STRIDE: u16 = ports::BLOCK;
 /// Names in DIR that no domain may have.
 const RESERVED: [&str; 3] = [STATE, "ca.pem", "ca-key.pem"];
 
@@ -78,13 +78,18 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
 }
 
 impl State {
-    fn new(base_port: u16) -> Result<Self> {
+    fn new(base_port: u16, blocks: &mut Blocks) -> Result<Self> {
         let dns_port = if base_port == 0 {
-            pick(1, &BTreeSet::new())?.into_iter().next().context("no free port")?
+            blocks.take()?
         } else {
             base_port.checked_add(53).context("`--base-port` is too high")?
         };
         Ok(Self { version: VERSION, base_port, dns_port, backends: Vec::new() })
+    }
+
+    /// Whether it has ports of the block that begins here.
+    pub(crate) fn uses(&self, block: u16) -> bool {
+        [self.dns_port].into_iter().chain(self.backends.iter().map(|it| it.client)).any(|port| port == block)
     }
 
     pub(crate) fn dns(&self) -> SocketAddr {
@@ -96,23 +101,23 @@ impl State {
     }
 
     /// Gives a domain its ports. Nothing happens to one that has some.
-    fn add(&mut self, domain: &Domain) -> Result<()> {
+    fn add(&mut self, domain: &Domain, blocks: &mut Blocks) -> Result<()> {
         ensure!(!RESERVED.contains(&domain.as_str()), "{domain} cannot be a domain here: a file has that name");
         if self.backend(domain).is_some() {
             return Ok(());
         }
-        let backend = if self.base_port == 0 {
-            let taken = self.backends.iter().flat_map(Backend::ports).chain([self.dns_port]).collect();
-            Backend::with(domain, &pick(3 + 4 * SERVICES.len(), &taken)?)?
+        let first = if self.base_port == 0 {
+            blocks.take()?
         } else {
             let index = u16::try_from(self.backends.len() + 1).ok();
             let first = index.and_then(|index| index.checked_mul(STRIDE)?.checked_add(self.base_port));
             let first = first.filter(|first| first.checked_add(STRIDE).is_some());
-            let first = first.with_context(|| format!("no ports left above {} for {domain}", self.base_port))?;
-            // 0 to 2 for the backend, then ten per service.
-            let services = (1..=5_u16).flat_map(|service| (0..4).map(move |offset| first + 10 * service + offset));
-            Backend::with(domain, &[first, first + 1, first + 2].into_iter().chain(services).collect::<Vec<_>>())?
+            first.with_context(|| format!("no ports left above {} for {domain}", self.base_port))?
         };
+        // 0 to 2 for the backend, then ten per service.
+        let services = (1..=5_u16).flat_map(|service| (0..4).map(move |offset| first + 10 * service + offset));
+        let ports: Vec<_> = [first, first + 1, first + 2].into_iter().chain(services).collect();
+        let backend = Backend::with(domain, &ports)?;
         self.backends.push(backend);
         Ok(())
     }
@@ -131,37 +136,10 @@ impl Backend {
         Ok(Self { domain, client, federation, operations, listed, services: services.collect() })
     }
 
-    fn ports(&self) -> impl Iterator<Item = u16> {
-        let services = self.services.iter().flat_map(|it| [it.client, it.internal, it.federation, it.operations]);
-        [self.client, self.federation, self.operations].into_iter().chain(services)
-    }
-
     /// Services with their listeners.
     pub(crate) fn services(&self) -> impl Iterator<Item = (&'static str, ServicePorts)> {
         SERVICES.into_iter().zip(self.services.iter().copied())
     }
-}
-
-/// Ports that nobody listens on at this moment, for TCP and UDP.
-fn pick(count: usize, taken: &BTreeSet<u16>) -> Result<Vec<u16>> {
-    let mut picked = Vec::with_capacity(count);
-    // Held until all are found, so that none is found twice.
-    let mut held = Vec::with_capacity(count);
-    for _ in 0..count * 100 {
-        if picked.len() == count {
-            return Ok(picked);
-        }
-        let port = rand::random_range(PICKED);
-        if taken.contains(&port) {
-            continue;
-        }
-        let address = loopback(port);
-        if let (Ok(tcp), Ok(udp)) = (TcpListener::bind(address), UdpSocket::bind(address)) {
-            held.push((tcp, udp));
-            picked.push(port);
-        }
-    }
-    bail!("no {count} free ports found between {} and {}", PICKED.start, PICKED.end)
 }
 
 /// A folder of a local federation.
@@ -230,10 +208,12 @@ impl Folder {
     /// Gives ports to the domains that have none and writes it down.
     pub(crate) fn assign(&self, domains: &[Domain], base_port: u16) -> Result<State> {
         let exists = self.state_file().exists();
-        let mut state = if exists { self.state()? } else { State::new(base_port)? };
+        // Held until the ports are written down, by which others see that they are taken.
+        let mut blocks = Blocks::of(self)?;
+        let mut state = if exists { self.state()? } else { State::new(base_port, &mut blocks)? };
         let known = state.backends.len();
         for domain in domains {
-            state.add(domain)?;
+            state.add(domain, &mut blocks)?;
         }
         if !exists || state.backends.len() > known {
             self.save(&state)?;

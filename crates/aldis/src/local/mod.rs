@@ -6,6 +6,7 @@ mod dns;
 mod guide;
 mod init;
 mod layout;
+mod ports;
 pub(crate) mod process;
 mod ready;
 mod router;
