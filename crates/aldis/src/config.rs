@@ -162,6 +162,7 @@ impl ServicesConfig {
 /// Keys whose values are file names.
 fn paths() -> Vec<String> {
     let mut paths: Vec<String> = ["store.path", "users.mail.folder", "services.ca_file"].map(str::to_owned).into();
+    paths.extend(aldis_api::serve::PATHS.iter().map(|key| format!("client.{key}")));
     paths.extend(aldis_federator::PATHS.iter().map(|key| format!("federation.{key}")));
     for service in ServiceName::ALL {
         let section = format!("services.{}", service.as_str());

@@ -122,3 +122,20 @@ fn stop_asked() -> anyhow::Result<impl Future<Output = ()>> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    fn spawnable<T>(_: T)
+    where
+        T: Future + Send + 'static,
+    {
+    }
+
+    #[test]
+    fn a_backend_can_be_spawned_as_a_task() {
+        let config = PathBuf::from("aldis.toml");
+        spawnable(async move { super::serve(&config, std::future::pending()).await });
+    }
+}

@@ -4,7 +4,7 @@
 //! request says; lists are bounded before they are worked on. Whether the user may do it is left to the features, which
 //! apply the same rules as to our own users.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use aldis_api::{Fault, status};
 use aldis_peers::{Origin, Policy};
@@ -31,6 +31,7 @@ use crate::{
         model::{Action, MAX_MEMBERS},
     },
     messages::{MESSAGE, MessageError, Sending, answer_key, message_key, wire::NewMessage},
+    quotas::Quotas,
     users::ClientMap,
 };
 
@@ -41,14 +42,17 @@ const CHANGE: &str = "change";
 
 /// The server of `Conversations`.
 #[derive(Clone)]
-pub(crate) struct ConversationsServer(pub App);
+pub(crate) struct ConversationsServer {
+    pub(crate) app: App,
+    pub(crate) quotas: Arc<Quotas>,
+}
 
 impl ConversationsServer {
     fn admit<T>(&self, request: &Request<T>) -> Result<Domain, Status> {
         let origin = Origin::of(request)?;
-        let policy: &Policy = &self.0.policy;
+        let policy: &Policy = &self.app.policy;
         policy.admit(&origin)?;
-        if *origin.domain() == self.0.domain {
+        if *origin.domain() == self.app.domain {
             return Err(Status::permission_denied("a backend does not call itself"));
         }
         Ok(origin.domain().clone())
@@ -62,17 +66,18 @@ impl Conversations for ConversationsServer {
         &self,
         request: Request<pb::CheckInviteRequest>,
     ) -> Result<Response<pb::CheckInviteResponse>, Status> {
-        self.admit(&request)?;
+        let origin = self.admit(&request)?;
         let request = request.into_inner();
         let inviter = convert::qualified_user(request.inviter.as_ref())?;
         let invitees: BTreeSet<_> = convert::user_ids(&request.invitees, MAX_MEMBERS)?.into_iter().collect();
         if request.domains.len() > MAX_MEMBERS {
             return Err(InvalidWire("domains").into());
         }
+        self.quotas.invite(&origin, &invitees)?;
         let domains: BTreeSet<_> =
             request.domains.iter().map(|text| convert::domain(text)).collect::<Result<_, _>>()?;
         let (refused, non_federating) =
-            self.0.answer_invite(&inviter, &invitees, &domains).await.map_err(|error| status(&error))?;
+            self.app.answer_invite(&inviter, &invitees, &domains).await.map_err(|error| status(&error))?;
         Ok(Response::new(pb::CheckInviteResponse {
             refused: refused.into_iter().map(convert::bytes_of).collect(),
             non_federating: non_federating.iter().map(|domain| domain.as_str().to_owned()).collect(),
@@ -93,7 +98,7 @@ impl Conversations for ConversationsServer {
         let ids: BTreeSet<ConversationId> =
             request.conversations.iter().map(|id| convert::conversation_id(id)).collect::<Result<_, _>>()?;
         let ids: Vec<_> = ids.into_iter().collect();
-        let found = self.0.store.load(&ids).await.map_err(|error| status(&GroupError::from(error)))?;
+        let found = self.app.store.load(&ids).await.map_err(|error| status(&GroupError::from(error)))?;
         let conversations = found
             .iter()
             .filter(|conversation| conversation.member(&user).is_some())
@@ -115,9 +120,9 @@ impl Conversations for ConversationsServer {
         let origin = self.admit(&request)?;
         let key = idempotency_key(&request)?;
         let request = request.into_inner();
-        let sending = read_sending(&self.0, origin, key, request)?;
+        let sending = read_sending(&self.app, origin, key, request)?;
         let outcome = match sending {
-            Ok(sending) => self.0.send_here(&sending).await,
+            Ok(sending) => self.app.send_here(&sending).await,
             Err(error) => Err(error),
         };
         let response = match outcome {
@@ -145,7 +150,7 @@ impl Conversations for ConversationsServer {
             connection: (request.actor_connection != 0).then_some(ConnId(request.actor_connection)),
         };
         let action = read_action(request.action.ok_or(InvalidWire("action"))?)?;
-        let outcome = match self.0.update_own(id, &actor, &action, key).await {
+        let outcome = match self.app.update_own(id, &actor, &action, key).await {
             Ok(Outcome::Answered(answer)) => {
                 let answer = pb::UpdateConversationResponse::decode(answer)
                     .map_err(|_| Status::internal("a kept answer cannot be read"))?;
@@ -180,7 +185,7 @@ impl Conversations for ConversationsServer {
         let id = convert::conversation_id(&request.conversation)?;
         let actor = Actor { user: Qualified::new(convert::user_id(&request.user)?, origin), connection: None };
         let typing = federated::read_typing(request.status())?;
-        let outcome = match self.0.typing_here(id, &actor, typing).await {
+        let outcome = match self.app.typing_here(id, &actor, typing).await {
             Ok(()) => Wire::Told(Told {}),
             Err(error) => Wire::Refused(pb::Refused { label: refused_label(&error)? }),
         };
@@ -195,7 +200,7 @@ impl Conversations for ConversationsServer {
         let user = convert::qualified_user(request.user.as_ref())?;
         let typing = federated::read_typing(request.status())?;
         let time = Timestamp::from_millis(request.time);
-        let shown = self.0.typing_elsewhere(&conversation, &user, typing, time).await;
+        let shown = self.app.typing_elsewhere(&conversation, &user, typing, time).await;
         shown.map_err(|error| status(&error))?;
         Ok(Response::new(pb::OnTypingResponse {}))
     }

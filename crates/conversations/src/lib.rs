@@ -22,6 +22,7 @@ mod in_progress;
 mod messages;
 mod one_to_one;
 mod push;
+mod quotas;
 mod received;
 mod routes;
 #[cfg(test)]
@@ -43,7 +44,7 @@ use aldis_types::{Domain, Timestamp};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-pub use config::Config;
+pub use config::{Config, Quotas};
 pub use routes::PREFIXES;
 
 use crate::{
@@ -125,6 +126,7 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     let store: Arc<dyn ConversationStore> =
         Arc::new(SqliteConversations::new(domain.clone(), db.clone(), outbox.clone(), clock.clone()));
     let memberships = Arc::new(SqliteMemberships::new(db.clone(), outbox.clone(), clock.clone()));
+    let quotas = Arc::new(quotas::Quotas::new(&config.quotas));
     let app = App::new(Parts {
         domain: domain.clone(),
         config,
@@ -147,8 +149,9 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     tasks.spawn(outbox.run(relays));
     tasks.spawn(received.clone().catch_up());
     tasks.spawn(sweep(store, clock, retention));
+    tasks.spawn(quotas.clone().keep_small());
     let federation = Routes::new(
-        ConversationsServer::new(federation::ConversationsServer(app.clone()))
+        ConversationsServer::new(federation::ConversationsServer { app: app.clone(), quotas })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
     )

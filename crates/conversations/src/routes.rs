@@ -13,7 +13,7 @@ use crate::{
     messages::http as messages,
 };
 
-/// The first parts of the paths that are routed to this service.
+/// The first parts of the paths that are routed to this service, except where another one lists a longer part.
 pub const PREFIXES: &[&str] =
     &["/conversations", "/one2one-conversations", "/mls", "/feature-configs", "/teams", "/broadcast"];
 

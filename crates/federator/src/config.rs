@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use aldis_runtime::networks::Networks;
 use aldis_types::Domain;
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
@@ -36,8 +37,11 @@ pub struct Config {
     pub pins: BTreeMap<Domain, Pin>,
     /// Accept TLS 1.2 beside 1.3, for peers behind old software.
     pub tls12: bool,
-    /// Read the PROXY protocol in front of TLS. Not available yet: must stay `false`.
+    /// A TCP load balancer stands in front, and says with the PROXY protocol (version 1 or 2) where a connection comes
+    /// from. Connections from `trusted_proxies` must begin with it; all others are taken for what they are.
     pub proxy_protocol: bool,
+    /// Networks or addresses of those load balancers. Needed with `proxy_protocol`.
+    pub trusted_proxies: Vec<String>,
     /// Continue the traces of other backends. Otherwise every call from outside begins a trace of its own, linked to
     /// theirs.
     pub continue_traces: bool,
@@ -135,6 +139,7 @@ impl Default for Config {
             pins: BTreeMap::new(),
             tls12: false,
             proxy_protocol: false,
+            trusted_proxies: Vec::new(),
             continue_traces: false,
             connect_timeout_ms: 5_000,
             call_deadline_ms: 10_000,
@@ -180,10 +185,9 @@ impl Config {
                 "`federation.ca_file` is missing; it is needed unless `federation.trust` = \"system\"".to_owned()
             );
         }
-        if self.proxy_protocol {
-            return Err(
-                "`federation.proxy_protocol` = true; allowed: false, because it is not available yet".to_owned()
-            );
+        self.proxies()?;
+        if self.proxy_protocol == self.trusted_proxies.is_empty() {
+            return Err("`federation.proxy_protocol` and `federation.trusted_proxies` are needed together".to_owned());
         }
         self.check_limits()?;
         for (domain, targets) in &self.static_targets {
@@ -211,6 +215,11 @@ impl Config {
     /// For [`aldis_peers::Policy::new`].
     pub fn max_policy_age(&self) -> Duration {
         Duration::from_secs(self.max_policy_age_seconds)
+    }
+
+    /// Who must say where a connection comes from.
+    pub(crate) fn proxies(&self) -> Result<Networks, String> {
+        Networks::parse("federation.trusted_proxies", &self.trusted_proxies)
     }
 
     pub(crate) fn connect_timeout(&self) -> Duration {

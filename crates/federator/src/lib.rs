@@ -19,6 +19,7 @@ mod ingress;
 mod metering;
 pub mod network;
 pub mod probe;
+mod proxied;
 mod relay;
 mod rpc;
 mod states;
@@ -184,6 +185,7 @@ pub async fn start_on(
         max_connections: config.max_connections as usize,
         max_streams: config.max_streams_per_connection,
         max_age: config.connection_max_age(),
+        proxies: config.proxies().map_err(StartError::Config)?,
         shutdown: shutdown.clone(),
     });
 

@@ -89,6 +89,8 @@ impl PeerError {
         match &self.kind {
             PeerErrorKind::FederatorUnavailable => label::FEDERATION_NOT_AVAILABLE,
             PeerErrorKind::Hop { label, .. } => label::federation(label).unwrap_or(label::FEDERATION_LOCAL_ERROR),
+            // Our quota there is used up, which a client can do something about.
+            PeerErrorKind::Peer { .. } if self.is_quota() => label::TOO_MANY_REQUESTS,
             PeerErrorKind::Peer { .. } => label::FEDERATION_REMOTE_ERROR,
             PeerErrorKind::InvalidAnswer(_) => label::FEDERATION_INVALID_BODY,
         }
@@ -100,6 +102,11 @@ impl PeerError {
             PeerErrorKind::Peer { label, message } if !label.is_empty() => Some((label.clone(), message.clone())),
             _ => None,
         }
+    }
+
+    /// The peer refused because we asked for too much in too short a time.
+    pub fn is_quota(&self) -> bool {
+        matches!(&self.kind, PeerErrorKind::Peer { label, .. } if label == label::TOO_MANY_REQUESTS.label)
     }
 
     /// Our own policy refused: asking again is pointless until it changes.

@@ -1,10 +1,13 @@
 //! Channels to services in other processes.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use aldis_proto::channel::{Channel, boxed};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use rustls_pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tonic::transport::{Endpoint, Uri};
 use tower::{ServiceExt, service_fn};
 
@@ -14,10 +17,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// An address at which no channel can be built.
 #[derive(Debug, thiserror::Error)]
-#[error("address {address:?} of another service: {source}; allowed: host:port")]
+#[error("address {address:?} of another service: {reason}; allowed: host:port")]
 pub struct AddressError {
     address: String,
-    source: tonic::transport::Error,
+    reason: String,
 }
 
 fn tuned(endpoint: Endpoint) -> Endpoint {
@@ -35,13 +38,24 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
 /// A channel to the service at `address` (`host:port`), connected at the first call and again whenever it breaks. With
 /// a `workload`, the other side must prove that it is `name`.
 pub fn lazy(address: &str, workload: Option<&Workload>, name: &str) -> Result<Channel, AddressError> {
-    let failed = |source| AddressError { address: address.to_owned(), source };
-    let scheme = if workload.is_some() { "https" } else { "http" };
-    let mut endpoint = tuned(Endpoint::from_shared(format!("{scheme}://{address}")).map_err(failed)?);
-    if let Some(workload) = workload {
-        endpoint = endpoint.tls_config(workload.client(name)).map_err(failed)?;
-    }
-    Ok(traced(endpoint.connect_lazy()))
+    let failed =
+        |reason: &dyn std::fmt::Display| AddressError { address: address.to_owned(), reason: reason.to_string() };
+    let endpoint = tuned(Endpoint::from_shared(format!("http://{address}")).map_err(|error| failed(&error))?);
+    let Some(workload) = workload.cloned() else { return Ok(traced(endpoint.connect_lazy())) };
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(&error))?;
+    let address: Arc<str> = address.into();
+    // Not the endpoint's own TLS, which would keep the certificates that it was made with.
+    Ok(traced(endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+        let (workload, name, address) = (workload.clone(), name.clone(), address.clone());
+        async move {
+            let connecting = async {
+                let stream = TcpStream::connect(&*address).await?;
+                stream.set_nodelay(true)?;
+                TlsConnector::from(workload.client()).connect(name, stream).await
+            };
+            Ok::<_, std::io::Error>(TokioIo::new(timeout(CONNECT, connecting).await??))
+        }
+    }))))
 }
 
 /// A channel over a Unix socket.

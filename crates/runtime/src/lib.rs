@@ -2,7 +2,10 @@
 
 pub mod channel;
 pub mod config;
+mod followed;
+pub mod https;
 pub mod listen;
+pub mod networks;
 pub mod operations;
 mod seams;
 pub mod shutdown;

@@ -16,19 +16,24 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::Semaphore,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt};
 
-use crate::workload::{Workload, names};
+use crate::{
+    https::Https,
+    workload::{Workload, names},
+};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the calls under way may take on a connection whose certificates were replaced.
+const DRAIN: Duration = Duration::from_secs(10);
 /// Most connections of one listener.
 const CONNECTIONS: usize = 50_000;
 
@@ -104,7 +109,22 @@ impl LocalPeer {
     }
 }
 
-/// Who may connect to a listener with TLS, and how it proves itself.
+/// What a connection passes before it is served.
+#[derive(Debug, Clone)]
+pub enum Door {
+    /// Nothing: no TLS, from anywhere.
+    Open,
+    /// TLS for everybody; requests have the extension [`Encrypted`].
+    Https(Https),
+    /// TLS for our own services.
+    Internal(Guard),
+}
+
+/// An extension of requests that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct Encrypted;
+
+/// Who may connect to a listener for our own services, and how it proves itself.
 #[derive(Debug, Clone)]
 pub struct Guard {
     /// Our certificate and the authority that callers' certificates must come from.
@@ -116,7 +136,7 @@ pub struct Guard {
 /// What a listener offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// HTTP/1.1 and HTTP/2 without TLS, upgrades included, from anywhere.
+    /// HTTP/1.1 and HTTP/2, upgrades included.
     Http,
     /// HTTP/2 for gRPC between our own processes: keep-alive of 10 s + 5 s, large windows.
     Grpc,
@@ -148,7 +168,7 @@ impl Kind {
 
 /// Serves `service` on a TCP listener until `stop`; then accepts nothing more and waits for the requests under way.
 /// The caller's address is an extension of each request, as axum's `ConnectInfo<SocketAddr>`.
-pub async fn serve<S, B>(listener: TcpListener, kind: Kind, guard: Option<Guard>, service: S, stop: CancellationToken)
+pub async fn serve<S, B>(listener: TcpListener, kind: Kind, door: Door, service: S, stop: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Error: Into<tower::BoxError>,
@@ -159,7 +179,6 @@ where
     let connections = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let builder = Arc::new(kind.builder());
-    let guard = guard.map(|guard| (TlsAcceptor::from(guard.workload.server()), guard.callers));
     loop {
         let Ok(permit) = permits.clone().acquire_owned().await else { break };
         let (stream, address) = tokio::select! {
@@ -174,21 +193,34 @@ where
         };
         // Only a latency matter; the connection works without.
         let _ = stream.set_nodelay(true);
-        let (builder, service, stop, guard) = (builder.clone(), service.clone(), stop.clone(), guard.clone());
+        let (builder, service, stop, door) = (builder.clone(), service.clone(), stop.clone(), door.clone());
         connections.spawn(async move {
             let _permit = permit;
-            let Some((acceptor, callers)) = guard else {
-                return connection(stream, Some(address), &builder, service, stop).await;
+            let guard = match door {
+                Door::Open => return connection(stream, Some(address), &builder, service, stop).await,
+                Door::Https(https) => {
+                    let acceptor = TlsAcceptor::from(https.server());
+                    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+                    let service = service.map_request(|mut request: Request<Incoming>| {
+                        request.extensions_mut().insert(Encrypted);
+                        request
+                    });
+                    return connection(stream, Some(address), &builder, service, stop).await;
+                }
+                Door::Internal(guard) => guard,
             };
-            match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) if is_caller(&stream, &callers) => {
-                    connection(stream, Some(address), &builder, service, stop).await;
+            let mut changes = guard.workload.changes();
+            let Some(stream) = guard.admit(stream, address).await else { return };
+            let ending = stop.child_token();
+            let serving = connection(stream, Some(address), &builder, service, ending.clone());
+            tokio::pin!(serving);
+            tokio::select! {
+                () = serving.as_mut() => {}
+                Ok(()) = changes.changed() => {
+                    // Callers come back, and are looked at again.
+                    ending.cancel();
+                    let _ = tokio::time::timeout(DRAIN, serving).await;
                 }
-                Ok(Ok(_)) => {
-                    tracing::warn!(client.address = %address, "caller is not one of the services admitted here");
-                }
-                Ok(Err(error)) => tracing::warn!(client.address = %address, %error, "internal TLS handshake failed"),
-                Err(_) => tracing::debug!(client.address = %address, "internal TLS handshake timed out"),
             }
         });
     }
@@ -240,7 +272,21 @@ async fn accept_failed(error: &io::Error) {
     }
 }
 
-fn is_caller<T>(stream: &tokio_rustls::server::TlsStream<T>, callers: &[String]) -> bool {
+impl Guard {
+    /// Lets in whoever proves to be one of the callers.
+    async fn admit(&self, stream: TcpStream, address: SocketAddr) -> Option<TlsStream<TcpStream>> {
+        let acceptor = TlsAcceptor::from(self.workload.server());
+        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) if is_caller(&stream, &self.callers) => return Some(stream),
+            Ok(Ok(_)) => tracing::warn!(client.address = %address, "caller is not one of the services admitted here"),
+            Ok(Err(error)) => tracing::warn!(client.address = %address, %error, "internal TLS handshake failed"),
+            Err(_) => tracing::debug!(client.address = %address, "internal TLS handshake timed out"),
+        }
+        None
+    }
+}
+
+fn is_caller<T>(stream: &TlsStream<T>, callers: &[String]) -> bool {
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     leaf.is_some_and(|leaf| names(leaf).iter().any(|name| callers.contains(name)))
 }

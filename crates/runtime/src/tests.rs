@@ -7,17 +7,28 @@ use std::{
 };
 
 use aldis_proto::channel::Channel;
+use aldis_types::Timestamp;
 use axum::{Router, routing::get};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
 use crate::{
-    channel, config,
-    listen::{self, Guard, Kind},
+    ManualClock, SharedClock, SystemClock, channel, config,
+    https::Https,
+    listen::{self, Door, Encrypted, Guard, Kind},
     operations::{self, Health},
     shutdown::{Ended, Parts},
     telemetry::{self, LogConfig, TracingConfig},
@@ -180,13 +191,26 @@ impl Authority {
     }
 
     fn workload(&self, service: &str) -> Workload {
+        self.issue(service, service);
+        self.load(service)
+    }
+
+    /// Writes the files of a process; `name` is what they prove.
+    fn issue(&self, service: &str, name: &str) {
         let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec![workload_name(service, "a.test")]).unwrap();
+        let params = rcgen::CertificateParams::new(vec![workload_name(name, "a.test")]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let path = |end: &str| self.folder.path().join(format!("{service}{end}"));
-        std::fs::write(path(".pem"), certificate.pem()).unwrap();
-        std::fs::write(path("-key.pem"), key.serialize_pem()).unwrap();
-        Workload::load(&self.folder.path().join("ca.pem"), &path(".pem"), &path("-key.pem")).unwrap()
+        std::fs::write(self.file(&format!("{service}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.file(&format!("{service}-key.pem")), key.serialize_pem()).unwrap();
+    }
+
+    fn load(&self, service: &str) -> Workload {
+        let (certificate, key) = (self.file(&format!("{service}.pem")), self.file(&format!("{service}-key.pem")));
+        Workload::load(&self.file("ca.pem"), &certificate, &key).unwrap()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 }
 
@@ -209,7 +233,7 @@ async fn internal_listeners_admit_the_named_services_of_this_backend_only() {
     let guard = Guard { workload: ours.workload("users"), callers: Arc::from([workload_name("federator", "a.test")]) };
     let stop = CancellationToken::new();
     let router = Router::new().route("/hello", get(|| async { "hello" }));
-    let serving = tokio::spawn(listen::serve(listener, Kind::Grpc, Some(guard), router, stop.clone()));
+    let serving = tokio::spawn(listen::serve(listener, Kind::Grpc, Door::Internal(guard), router, stop.clone()));
 
     let users = workload_name("users", "a.test");
     let federator = ours.workload("federator");
@@ -225,6 +249,123 @@ async fn internal_listeners_admit_the_named_services_of_this_backend_only() {
     }
     stop.cancel();
     serving.await.unwrap();
+}
+
+/// Waits until a call has this outcome.
+async fn until(what: &str, channel: &Channel, success: bool) {
+    for _ in 0..1_000 {
+        if call(channel.clone()).await.is_ok() == success {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("waited in vain: {what}");
+}
+
+#[tokio::test]
+async fn internal_certificates_are_replaced_without_a_restart() {
+    install_crypto();
+    let ours = Authority::new();
+    let listener = listen::bind("internal", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let guard = Guard { workload: ours.workload("users"), callers: Arc::from([workload_name("federator", "a.test")]) };
+    tokio::spawn(guard.workload.clone().follow());
+    let stop = CancellationToken::new();
+    let router = Router::new().route("/hello", get(|| async { "hello" }));
+    let serving = tokio::spawn(listen::serve(listener, Kind::Grpc, Door::Internal(guard), router, stop.clone()));
+    let federator = ours.workload("federator");
+    tokio::spawn(federator.clone().follow());
+    let channel = channel::lazy(&address, Some(&federator), &workload_name("users", "a.test")).unwrap();
+    until("the first certificates", &channel, true).await;
+
+    // The listener proves to be somebody else: the old connection ends, and no new one is made.
+    ours.issue("users", "assets");
+    until("the end of the old connection", &channel, false).await;
+    ours.issue("users", "users");
+    until("the listener's new certificate", &channel, true).await;
+
+    // The caller's certificate is replaced as well: by one that is not admitted, and by one that is.
+    let other = Authority::new();
+    other.issue("federator", "federator");
+    for name in ["federator.pem", "federator-key.pem"] {
+        std::fs::copy(other.file(name), ours.file(name)).unwrap();
+    }
+    ours.issue("users", "users");
+    until("the end of the caller's old certificate", &channel, false).await;
+    ours.issue("federator", "federator");
+    until("the caller's new certificate", &channel, true).await;
+    stop.cancel();
+    serving.await.unwrap();
+}
+
+/// Connects as a browser would, and offers one protocol.
+async fn connect(address: &str, authority: &Authority, protocol: &str) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let pem = std::fs::read(authority.file("ca.pem")).unwrap();
+    roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    let name = ServerName::try_from(workload_name("client", "a.test")).unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+    stream
+}
+
+fn leaf(stream: &tokio_rustls::client::TlsStream<TcpStream>) -> Vec<u8> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test]
+async fn https_is_served_with_both_protocols_and_its_certificate_replaced() {
+    install_crypto();
+    let authority = Authority::new();
+    authority.issue("client", "client");
+    let https = Https::load(&authority.file("client.pem"), &authority.file("client-key.pem")).unwrap();
+    let clock: SharedClock = Arc::new(SystemClock);
+    https.check(&clock).unwrap();
+    let late: SharedClock = Arc::new(ManualClock::new(Timestamp::from_millis(100_000_000_000_000)));
+    assert!(https.check(&late).unwrap_err().contains("expired"));
+    let following = tokio::spawn(https.clone().follow(clock));
+    let listener = listen::bind("client", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let stop = CancellationToken::new();
+    let encrypted =
+        |request: axum::extract::Request| async move { request.extensions().get::<Encrypted>().is_some().to_string() };
+    let router = Router::new().route("/hello", get(encrypted));
+    let serving = tokio::spawn(listen::serve(listener, Kind::Http, Door::Https(https), router, stop.clone()));
+
+    let mut old = connect(&address, &authority, "http/1.1").await;
+    let mut ask = async || {
+        old.write_all(b"GET /hello HTTP/1.1\r\nhost: a.test\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("true") {
+            answer.push(old.read_u8().await.unwrap().into());
+        }
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    ask().await;
+    let second = TokioIo::new(connect(&address, &authority, "h2").await);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), second).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("https://a.test/hello").body(axum::body::Body::empty()).unwrap();
+    let answer = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(answer.to_bytes(), "true");
+
+    let first = leaf(&connect(&address, &authority, "h2").await);
+    authority.issue("client", "client");
+    let mut rounds = 0;
+    while leaf(&connect(&address, &authority, "h2").await) == first {
+        rounds += 1;
+        assert!(rounds < 1_000, "waited in vain for the new certificate");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // What was open stays.
+    ask().await;
+    stop.cancel();
+    drop(sender);
+    serving.await.unwrap();
+    following.abort();
 }
 
 #[tokio::test]
@@ -259,7 +400,7 @@ async fn a_stopping_listener_finishes_what_is_under_way() {
         "late"
     };
     let router = Router::new().route("/hello", get(slow));
-    let serving = tokio::spawn(listen::serve(listener, Kind::Http, None, router, stop.clone()));
+    let serving = tokio::spawn(listen::serve(listener, Kind::Http, Door::Open, router, stop.clone()));
     let calling = tokio::spawn(call(channel::lazy(&address, None, "").unwrap()));
     begun.notified().await;
     stop.cancel();

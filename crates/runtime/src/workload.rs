@@ -1,17 +1,27 @@
 //! Workload identity: how services of one backend prove themselves to each other over sockets.
 //!
 //! Every service process has a certificate of the backend's internal authority with the DNS name
-//! `<service>.internal.<domain>`. Both sides of an internal connection check the other's name; TLS 1.3 only.
+//! `<service>.internal.<domain>`. Both sides of an internal connection check the other's name; TLS 1.3 only, and no
+//! session is resumed, because that would skip the verification. The files are followed ([`Workload::follow`]): new
+//! ones hold for new connections at once, and listeners end the connections that were made with the old ones.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    client::Resumption,
+    crypto::aws_lc_rs,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    version::TLS13,
 };
-
-use rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier, version::TLS13};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
+
+pub use crate::followed::TlsError;
+use crate::followed::{Content, Followed};
+
+const ALPN: &[u8] = b"h2";
 
 /// Makes the one cryptographic provider of this process known. Call it first thing; further calls change nothing.
 pub fn install_crypto() {
@@ -24,28 +34,14 @@ pub fn workload_name(service: &str, domain: &str) -> String {
     format!("{service}.internal.{domain}")
 }
 
-/// Why certificates cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read or holds no PEM of the kind expected.
-    #[error("{}: {what}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// Certificate and key don't fit, or the authority is unusable.
-    #[error("internal TLS: {0}")]
-    Setup(String),
+struct Material {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
 }
 
-/// Certificate, key and authority of one service process.
+/// Certificate, key and authority of one service process. Cheap to clone.
 #[derive(Clone)]
-pub struct Workload {
-    server: Arc<ServerConfig>,
-    client: ClientTlsConfig,
-}
+pub struct Workload(Arc<Followed<Material, 3>>);
 
 impl std::fmt::Debug for Workload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -53,55 +49,61 @@ impl std::fmt::Debug for Workload {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError::File { path: path.to_owned(), what: error.to_string() })
-}
-
 impl Workload {
     /// Reads PEM files: the authority's certificate, this process's certificate chain and its private key.
     pub fn load(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let bad = |path: &Path, what: &dyn std::fmt::Display| TlsError::File {
-            path: path.to_owned(),
-            what: what.to_string(),
-        };
-        let (ca_pem, certificate_pem, key_pem) = (read(ca)?, read(certificate)?, read(key)?);
-        let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(&ca_pem) {
-            let root = root.map_err(|error| bad(ca, &error))?;
-            roots.add(root).map_err(|error| bad(ca, &error))?;
-        }
-        let chain = CertificateDer::pem_slice_iter(&certificate_pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| bad(certificate, &error))?;
-        let private = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| bad(key, &error))?;
+        let paths = [ca.to_owned(), certificate.to_owned(), key.to_owned()];
+        Ok(Self(Arc::new(Followed::load("internal certificates", paths, build)?)))
+    }
 
-        let setup = |error: &dyn std::fmt::Display| TlsError::Setup(error.to_string());
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .build()
-            .map_err(|error| setup(&error))?;
-        let mut server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|error| setup(&error))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, private)
-            .map_err(|error| setup(&error))?;
-        server.alpn_protocols = vec![b"h2".to_vec()];
-        let client = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&ca_pem))
-            .identity(Identity::from_pem(&certificate_pem, &key_pem));
-        Ok(Self { server: Arc::new(server), client })
+    /// Puts new content of the files in force, for as long as it is polled.
+    pub async fn follow(self) {
+        self.0.follow().await;
     }
 
     /// For a listener: callers must show a certificate of the internal authority.
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
-        self.server.clone()
+        self.0.current().server.clone()
     }
 
-    /// For a connection to the service with this name.
-    pub(crate) fn client(&self, name: &str) -> ClientTlsConfig {
-        self.client.clone().domain_name(name)
+    /// For a connection to another service.
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        self.0.current().client.clone()
     }
+
+    /// Ticks when other certificates are in force.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes()
+    }
+}
+
+fn build([ca, certificate, key]: &[Content; 3]) -> Result<Material, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for root in ca.certificates()? {
+        roots.add(root).map_err(TlsError::setup)?;
+    }
+    let roots = Arc::new(roots);
+    let (chain, key) = (certificate.certificates()?, key.key()?);
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(TlsError::setup)?
+        .with_client_cert_verifier(verifier.build().map_err(TlsError::setup)?)
+        .with_single_cert(chain.clone(), key.clone_key())
+        .map_err(TlsError::setup)?;
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(TlsError::setup)?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .map_err(TlsError::setup)?;
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    client.resumption = Resumption::disabled();
+    Ok(Material { server: Arc::new(server), client: Arc::new(client) })
 }
 
 /// The DNS names in a certificate; none when it cannot be read.

@@ -91,8 +91,9 @@ use crate::{
     sweep::Sweeper,
 };
 
-/// Prefixes of the paths that this service answers: none, as it answers whatever no other service lists.
-pub const PREFIXES: &[&str] = &[];
+/// Prefixes of the paths that this service answers although a shorter prefix is another one's. It also answers whatever no
+/// service lists.
+pub const PREFIXES: &[&str] = &["/mls/key-packages"];
 
 /// What the service is given.
 pub struct Dependencies {

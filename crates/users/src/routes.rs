@@ -3,7 +3,7 @@
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    routing::{get, head, post, put},
+    routing::{any, get, head, post, put},
 };
 
 use crate::{
@@ -57,6 +57,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/users/{domain}/{id}/prekeys", get(clients::claim_bundle))
         .route("/users/{domain}/{id}/prekeys/{client}", get(clients::claim_prekey))
         .route("/users/list-prekeys", post(clients::claim_many))
+        .route("/mls/key-packages/{*rest}", any(clients::mls_not_enabled))
         .route("/connections/{domain}/{id}", get(connections::get).post(connections::connect).put(connections::update))
         .route("/list-connections", post(connections::list))
         .route("/calls/config/v2", get(calls::get_config))

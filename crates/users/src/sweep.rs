@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use aldis_peers::QUOTA_SWEEP;
 use aldis_runtime::SharedClock;
 use aldis_storage::StoreError;
 use aldis_types::Timestamp;
@@ -10,7 +11,7 @@ use crate::{
     accounts::store::AccountStore,
     auth::{Auth, store::AuthStore},
     config::Config,
-    quotas::{self, Quotas},
+    quotas::Quotas,
 };
 
 /// Rows of a kind that one job removes.
@@ -31,7 +32,7 @@ pub(crate) struct Sweeper {
 impl Sweeper {
     /// Runs until it is dropped.
     pub(crate) async fn run(self) {
-        let mut turn = tokio::time::interval(quotas::SWEEP);
+        let mut turn = tokio::time::interval(QUOTA_SWEEP);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             turn.tick().await;

@@ -5,8 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use aldis_api::{TokenVerifier, serve::Front};
 use aldis_peers::Policy;
 use aldis_runtime::{
-    SharedClock, SharedRandom, SystemClock, SystemRandom, listen,
-    listen::Kind,
+    SharedClock, SharedRandom, SystemClock, SystemRandom,
+    https::Https,
+    listen,
+    listen::{Door, Kind},
     operations::{self, Health},
     shutdown::Parts,
     telemetry::{self, Telemetry, TelemetryError},
@@ -29,6 +31,7 @@ pub(super) struct Process {
     pub(super) verifier: TokenVerifier,
     pub(super) policy: Policy,
     name: String,
+    https: Option<Https>,
     telemetry: Option<Telemetry>,
     metrics: Option<PrometheusHandle>,
     drain: Duration,
@@ -60,6 +63,7 @@ impl Process {
             verifier: TokenVerifier::new(),
             policy: Policy::new(max_policy_age(config)),
             name: "aldis".to_owned(),
+            https: None,
             telemetry: None,
             metrics: None,
             drain: Duration::from_secs(config.operations.drain_seconds),
@@ -69,9 +73,18 @@ impl Process {
     /// Serves the client API.
     pub(super) async fn serve_clients(&mut self, config: &Config, address: SocketAddr, routes: Router) -> Result<()> {
         let front = Front::new(routes, config.client.clone(), self.verifier.clone()).map_err(anyhow::Error::msg)?;
+        let door = match &config.client.tls {
+            Some(tls) => {
+                let https = Https::load(&tls.certificate_file, &tls.key_file)?;
+                self.parts.background("certificate for clients", https.clone().follow(self.clock.clone()));
+                self.https = Some(https.clone());
+                Door::Https(https)
+            }
+            None => Door::Open,
+        };
         let listener = bind("client", address).await?;
-        tracing::info!(%address, "serving clients");
-        let serving = listen::serve(listener, Kind::Http, None, front, self.parts.stop());
+        tracing::info!(%address, https = self.https.is_some(), "serving clients");
+        let serving = listen::serve(listener, Kind::Http, door, front, self.parts.stop());
         self.parts.listener("client", serving);
         Ok(())
     }
@@ -86,6 +99,13 @@ impl Process {
     ) -> Result<()> {
         let Some(metrics) = self.metrics.clone() else { return Ok(()) };
         let listener = bind("operations", address).await?;
+        let health = match self.https.clone() {
+            Some(https) => {
+                let clock = self.clock.clone();
+                health.watch("https", move || std::future::ready(https.check(&clock)))
+            }
+            None => health,
+        };
         let stop = self.parts.stop();
         let page = Page {
             domain: config.domain.clone(),
@@ -98,8 +118,10 @@ impl Process {
         };
         let router = operations::router(health, metrics, stop).merge(status::router(page));
         // Goes on while others drain: whoever asks shall hear that we are stopping.
-        self.parts
-            .background("operations", listen::serve(listener, Kind::Http, None, router, CancellationToken::new()));
+        self.parts.background(
+            "operations",
+            listen::serve(listener, Kind::Http, Door::Open, router, CancellationToken::new()),
+        );
         Ok(())
     }
 

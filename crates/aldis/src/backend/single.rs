@@ -7,7 +7,7 @@ use aldis_peers::{Peers, federation_listener};
 use aldis_proto::channel::Channel;
 use aldis_runtime::{
     channel, listen,
-    listen::{Guard, Kind},
+    listen::{Door, Guard, Kind},
     operations::Health,
     telemetry::Traced,
     workload::{Workload, workload_name},
@@ -29,7 +29,10 @@ use crate::config::{Config, ServiceConfig, ServiceName};
 pub(crate) async fn run(name: ServiceName, config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let process = Process::begin(name.as_str(), &config)?;
     let own = config.services.of(name);
-    let single = Single { name, config: &config, own, workload: workload(name, &config)?, process };
+    let mut single = Single { name, config: &config, own, workload: workload(name, &config)?, process };
+    if let Some(workload) = single.workload.clone() {
+        single.process.parts.background("certificates", workload.follow());
+    }
     match name {
         ServiceName::Users => single.users(stop).await,
         ServiceName::Conversations => single.conversations(stop).await,
@@ -104,22 +107,22 @@ impl Single<'_> {
         Ok(Peers::new(self.internal_of(ServiceName::Federator)?))
     }
 
-    fn guard(&self, key: &str, address: SocketAddr, callers: &[ServiceName]) -> Result<Option<Guard>> {
+    fn door(&self, key: &str, address: SocketAddr, callers: &[ServiceName]) -> Result<Door> {
         let Some(workload) = self.workload.clone() else {
             on_loopback(&format!("services.{}.{key}", self.name.as_str()), address)?;
-            return Ok(None);
+            return Ok(Door::Open);
         };
         let domain = self.config.domain.as_str();
         let callers: Arc<[String]> = callers.iter().map(|it| workload_name(it.as_str(), domain)).collect();
-        Ok(Some(Guard { workload, callers }))
+        Ok(Door::Internal(Guard { workload, callers }))
     }
 
     /// Serves our other services.
     async fn serve_internal(&mut self, routes: Routes) -> Result<()> {
         let address = self.needed("internal", self.own.internal)?;
-        let guard = self.guard("internal", address, &ServiceName::ALL)?;
+        let door = self.door("internal", address, &ServiceName::ALL)?;
         let listener = bind("internal", address).await?;
-        let serving = listen::serve(listener, Kind::Grpc, guard, Traced(routes), self.process.parts.stop());
+        let serving = listen::serve(listener, Kind::Grpc, door, Traced(routes), self.process.parts.stop());
         self.process.parts.listener("internal", serving);
         Ok(())
     }
@@ -131,10 +134,10 @@ impl Single<'_> {
             return Ok(());
         }
         let address = self.needed("federation", self.own.federation)?;
-        let guard = self.guard("federation", address, &[ServiceName::Federator])?;
+        let door = self.door("federation", address, &[ServiceName::Federator])?;
         let listener = bind("federation", address).await?;
         let service = Traced(InterceptedService::new(routes, federation_listener));
-        let serving = listen::serve(listener, Kind::Grpc, guard, service, self.process.parts.stop());
+        let serving = listen::serve(listener, Kind::Grpc, door, service, self.process.parts.stop());
         self.process.parts.listener("federation", serving);
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use aldis_runtime::{
-    listen::{self, Kind},
+    listen::{self, Door, Kind},
     operations::{self, Health},
     shutdown::Parts,
     telemetry,
@@ -41,7 +41,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// Which service answers which paths: the services' own tables; users answers the rest.
-const TABLE: [(&str, &[&str]); 3] = [
+const TABLE: [(&str, &[&str]); 4] = [
+    ("users", aldis_users::PREFIXES),
     ("conversations", aldis_conversations::PREFIXES),
     ("assets", aldis_assets::PREFIXES),
     ("notifications", aldis_notifications::PREFIXES),
@@ -157,7 +158,7 @@ pub(crate) async fn serve(backend: &Backend, stop: impl Future<Output = ()>) -> 
         async move { Ok::<_, std::convert::Infallible>(router.forward(request.map(Body::new)).await) }
     });
     let listener = listen::bind("client", loopback(backend.client)).await?;
-    parts.listener("client", listen::serve(listener, Kind::Http, None, service, parts.stop()));
+    parts.listener("client", listen::serve(listener, Kind::Http, Door::Open, service, parts.stop()));
 
     // Ready when every service behind us is.
     let mut health = Health::new();
@@ -168,7 +169,7 @@ pub(crate) async fn serve(backend: &Backend, stop: impl Future<Output = ()>) -> 
     let metrics = telemetry::metrics().context("metrics")?;
     let operations = operations::router(health, metrics, parts.stop());
     let listener = listen::bind("operations", loopback(backend.operations)).await?;
-    parts.listener("operations", listen::serve(listener, Kind::Http, None, operations, parts.stop()));
+    parts.listener("operations", listen::serve(listener, Kind::Http, Door::Open, operations, parts.stop()));
     tracing::info!(domain = %backend.domain, address = %loopback(backend.client), "routing");
     Ok(parts.run(stop, Duration::from_secs(3)).await?)
 }
@@ -194,6 +195,9 @@ mod tests {
             ("/v8/time", "notifications"),
             ("/vx/await", "users"),
             ("/v8/feature-configs", "conversations"),
+            ("/v13/mls/public-keys", "conversations"),
+            ("/v13/mls/key-packages/self/1a", "users"),
+            ("/mls/key-packagesx", "conversations"),
         ];
         for (path, service) in cases {
             assert_eq!(service_of(path), service, "{path}");

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use aldis_runtime::{listen::Encrypted, networks::Networks};
 use axum::extract::ConnectInfo;
 use http::{HeaderMap, HeaderName, request::Parts};
-use ipnet::IpNet;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -21,17 +21,17 @@ pub(super) struct Source {
     pub(super) address: IpAddr,
     /// Through one of our proxies, or from this machine.
     pub(super) near: bool,
-    /// The client's connection to our proxy is encrypted.
+    /// The client's connection, to us or to our proxy, is encrypted.
     pub(super) https: bool,
 }
 
 impl Source {
     /// Walks the forwarding chain from our end for as long as the hops are trusted.
-    pub(super) fn of(parts: &Parts, proxies: &[IpNet]) -> Self {
+    pub(super) fn of(parts: &Parts, proxies: &Networks) -> Self {
         let connection = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let mut address =
             connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connection| connection.0.ip().to_canonical());
-        let trusted = |address: IpAddr| proxies.iter().any(|net| net.contains(&address));
+        let trusted = |address: IpAddr| proxies.contains(address);
         let by_proxy = trusted(address);
         let near = by_proxy || address.is_loopback();
         for hop in hops(&parts.headers) {
@@ -41,7 +41,8 @@ impl Source {
             let Some(hop) = hop else { break };
             address = hop;
         }
-        let https = by_proxy && parts.headers.get(FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes() == b"https");
+        let stated = || parts.headers.get(FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes() == b"https");
+        let https = parts.extensions.get::<Encrypted>().is_some() || (by_proxy && stated());
         Self { address, near, https }
     }
 }

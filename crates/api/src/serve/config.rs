@@ -1,20 +1,18 @@
 //! `[client]`: how clients reach us, and how much each may ask.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
-    time::Duration,
-};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use ipnet::IpNet;
+use aldis_runtime::networks::Networks;
 use serde::Deserialize;
 
 /// `[client]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientConfig {
-    /// Where clients are served, over plain HTTP: TLS ends in front of us (Ingress, load balancer).
+    /// Where clients are served. Without `client.tls` over plain HTTP: TLS ends in front of us (Ingress, load balancer).
     pub listen: SocketAddr,
+    /// Serves HTTPS, for installations without a proxy in front.
+    pub tls: Option<TlsFiles>,
     /// Origins (`https://app.example.com`) whose web pages may use this backend.
     pub allowed_origins: Vec<String>,
     /// Also allows pages from `localhost` and loopback addresses; for trying out.
@@ -33,6 +31,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
             allowed_origins: Vec::new(),
             allow_loopback_origins: false,
             trusted_proxies: Vec::new(),
@@ -87,6 +86,19 @@ impl Default for ThrottleConfig {
     }
 }
 
+/// `[client.tls]`: PEM files. New content is in force within seconds, without a restart.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate for the host name of the client API, and every intermediate after it.
+    pub certificate_file: PathBuf,
+    /// The private key of the certificate.
+    pub key_file: PathBuf,
+}
+
+/// Keys of `[client]` whose values are file names.
+pub const PATHS: &[&str] = &["tls.certificate_file", "tls.key_file"];
+
 /// Longest time that a request may be given.
 const MAX_TIMEOUT_SECONDS: u64 = 3600;
 
@@ -114,14 +126,8 @@ impl ClientConfig {
     }
 
     /// The networks of trusted proxies.
-    pub(crate) fn proxies(&self) -> Result<Vec<IpNet>, String> {
-        let parse = |text: &String| {
-            let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-            net.ok_or_else(|| {
-                format!("`client.trusted_proxies` has {text:?}; allowed: networks like \"10.0.0.0/8\" or addresses")
-            })
-        };
-        self.trusted_proxies.iter().map(parse).collect()
+    pub(crate) fn proxies(&self) -> Result<Networks, String> {
+        Networks::parse("client.trusted_proxies", &self.trusted_proxies)
     }
 
     pub(crate) fn timeout(&self) -> Duration {

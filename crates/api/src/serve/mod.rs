@@ -9,6 +9,7 @@ mod address;
 mod config;
 mod cors;
 mod throttle;
+mod unread;
 mod version;
 
 #[cfg(test)]
@@ -25,7 +26,7 @@ use std::{
     time::Instant,
 };
 
-use aldis_runtime::telemetry;
+use aldis_runtime::{networks::Networks, telemetry};
 use axum::{
     Router,
     body::Body,
@@ -37,19 +38,19 @@ use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue, Method, header, request::Parts};
 use http_body_util::Limited;
-use ipnet::IpNet;
 use tower::{Service, ServiceExt};
 use tower_http::decompression::RequestDecompression;
 use tracing::{Instrument, Span, field};
 
 pub use self::{
     address::ClientAddress,
-    config::{ClientConfig, ThrottleConfig},
+    config::{ClientConfig, PATHS, ThrottleConfig, TlsFiles},
 };
 use self::{
     address::Source,
     cors::Cors,
     throttle::{Class, Throttle},
+    unread::ReadToEnd,
 };
 use crate::{HttpError, TokenVerifier, caller, label};
 
@@ -67,7 +68,7 @@ pub struct Front {
 
 struct Shared {
     config: ClientConfig,
-    proxies: Vec<IpNet>,
+    proxies: Networks,
     cors: Cors,
     throttle: Option<Throttle>,
     verifier: TokenVerifier,
@@ -99,6 +100,7 @@ impl Front {
     async fn answer(self, request: Request) -> Response {
         let begun = Instant::now();
         let (mut parts, body) = request.into_parts();
+        let body = ReadToEnd::wrap(&parts, body);
         let source = Source::of(&parts, &self.shared.proxies);
         let id = uuid::Uuid::new_v4().to_string();
         let span = span_of(&parts, source, &id);

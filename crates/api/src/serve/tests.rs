@@ -1,12 +1,13 @@
 //! Versions, throttling, CORS, compression, limits, addresses: everything around a route.
 
 use std::{
-    io::Write as _,
-    net::{IpAddr, SocketAddr},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
 
 use aldis_proto::internal::v1::{AuthSnapshot, auth_snapshot};
+use aldis_runtime::listen::{self, Door, Kind as Listener};
 use aldis_types::{ConnId, UserId};
 use axum::{
     Router,
@@ -18,6 +19,7 @@ use axum::{
 use ed25519_dalek::SigningKey;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{ClientAddress, ClientConfig, Front};
@@ -382,4 +384,56 @@ fn settings_that_make_no_sense_are_refused_with_key_and_value() {
         let error = config.check().unwrap_err();
         assert!(error.starts_with("`client.") && error.contains("allowed: "), "{error}");
     }
+}
+
+/// A client that writes its whole request before it reads anything, as many do.
+struct WritesFirst(BufReader<TcpStream>);
+
+impl WritesFirst {
+    fn post(&mut self, path: &str, extra: &str, announced: usize, body: &[u8]) -> (u16, String) {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a.test\r\n{extra}content-length: {announced}\r\n\r\n");
+        self.0.get_mut().write_all(head.as_bytes()).unwrap();
+        self.0.get_mut().write_all(body).unwrap();
+        let (mut status, mut length) = (0, 0);
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "the connection was closed");
+            let line = line.trim_end();
+            if let Some(code) = line.strip_prefix("HTTP/1.1 ") {
+                status = code[..3].parse().unwrap();
+            } else if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                length = value.parse().unwrap();
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        (status, String::from_utf8(body).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_answered_and_not_cut_off() {
+    let listener = listen::bind("client", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let front = front(unthrottled());
+    let serving = tokio::spawn(listen::serve(listener, Listener::Http, Door::Open, front, stop.clone()));
+    let client = move || {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        let mut client = WritesFirst(BufReader::new(stream));
+        let large = vec![b'x'; 20 * 1024 * 1024];
+        let (status, body) = client.post("/echo", "", large.len(), &large);
+        assert!(status == 413 && body.contains("client-error"), "{status} {body}");
+        // Nobody looked at it at all.
+        assert_eq!(client.post("/access", "", large.len(), &large).0, 200);
+        assert_eq!(client.post("/echo", "", 2, b"{}"), (200, "{}".to_owned()), "the connection goes on");
+        // A client that waits to be asked for its body is not asked.
+        assert_eq!(client.post("/access", "expect: 100-continue\r\n", large.len(), b"").0, 200);
+    };
+    tokio::task::spawn_blocking(client).await.unwrap();
+    stop.cancel();
+    serving.await.unwrap();
 }

@@ -75,7 +75,6 @@ async fn what_clients_ask_at_start_is_answered() {
     let labels = [
         (Method::GET, "/conversations/mls-self", "mls-not-enabled"),
         (Method::POST, "/mls/messages", "mls-not-enabled"),
-        (Method::POST, "/mls/key-packages/self/1", "mls-not-enabled"),
         (Method::GET, "/one2one-conversations/alpha.test/10000000-0000-4000-8000-000000000002", "mls-not-enabled"),
         (Method::GET, "/teams/10000000-0000-4000-8000-000000000002/features", "no-team"),
         (Method::POST, "/broadcast/proteus/messages", "non-binding-team"),

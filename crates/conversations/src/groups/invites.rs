@@ -97,7 +97,8 @@ impl App {
         Ok((questions, others))
     }
 
-    /// Asks all backends at the same time; those that do not answer are unreachable, and denied when that is the reason.
+    /// Asks all backends at the same time; those that do not answer are unreachable, and denied when that is the reason. That
+    /// we have asked one too much is told as it is.
     async fn ask_backends(
         &self,
         inviter: &Qualified<UserId>,
@@ -116,6 +117,7 @@ impl App {
         for (domain, outcome) in outcomes {
             match outcome {
                 Ok(answer) => answers.push((domain, answer)),
+                Err(error) if error.is_quota() => return Err(error.into()),
                 Err(error) => {
                     tracing::debug!(peer.domain = %domain, %error, "a backend cannot be asked about an invitation");
                     if error.is_denied() || error.is_denied_there() {

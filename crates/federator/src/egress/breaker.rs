@@ -52,6 +52,8 @@ impl Breaker {
         random: SharedRandom,
     ) -> Arc<Self> {
         let state = Mutex::new(State::Closed { failures: 0 });
+        // Otherwise it would be told only once something has gone wrong.
+        metering::breaker(&domain, kind, 0);
         Arc::new(Self { domain, kind, failures_to_open, max_pause, random, state })
     }
 

@@ -11,7 +11,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use aldis_peers::Policy;
 use aldis_proto::{channel::Channel, federation::v1::federator_server::FederatorServer};
-use aldis_runtime::SharedClock;
+use aldis_runtime::{SharedClock, networks::Networks};
 use aldis_types::Domain;
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,7 +19,7 @@ use tokio::{
     io::AsyncReadExt,
     sync::Semaphore,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ use crate::{
     identity::{Identity, Shown},
     metering,
     network::{Accept, Io},
+    proxied,
     tls::Tls,
 };
 
@@ -64,6 +65,8 @@ pub(crate) struct Ingress {
     pub(crate) max_connections: usize,
     pub(crate) max_streams: u32,
     pub(crate) max_age: Duration,
+    /// Whose connections begin with a PROXY header.
+    pub(crate) proxies: Networks,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -108,7 +111,7 @@ impl Ingress {
                 let _place = place;
                 let accepted = ingress.handshake(io, address).await;
                 drop(handshake);
-                if let Some((tls, shown)) = accepted {
+                if let Some((tls, shown, address)) = accepted {
                     ingress.serve(tls, shown, address).await;
                 }
             });
@@ -117,9 +120,25 @@ impl Ingress {
         let _ = timeout(DRAIN + HANDSHAKE, async { while connections.join_next().await.is_some() {} }).await;
     }
 
-    async fn handshake(&self, io: Box<dyn Io>, address: SocketAddr) -> Option<(TlsStream, Shown)> {
+    /// Where the connection comes from, who the caller says it is by its certificate, and the connection itself.
+    async fn handshake(&self, mut io: Box<dyn Io>, mut address: SocketAddr) -> Option<(TlsStream, Shown, SocketAddr)> {
+        let deadline = Instant::now() + HANDSHAKE;
+        if self.proxies.contains(address.ip()) {
+            match timeout_at(deadline, proxied::read(&mut io)).await {
+                Ok(Ok(source)) => address = source.unwrap_or(address),
+                Ok(Err(error)) => {
+                    tracing::warn!(%address, %error, "a trusted proxy does not say where a connection comes from");
+                    metering::refused("proxy-protocol");
+                    return None;
+                }
+                Err(_) => {
+                    metering::refused("proxy-protocol");
+                    return None;
+                }
+            }
+        }
         let acceptor = TlsAcceptor::from(self.tls.current().server.clone());
-        let tls = match timeout(HANDSHAKE, acceptor.accept(io).into_fallible()).await {
+        let tls = match timeout_at(deadline, acceptor.accept(io).into_fallible()).await {
             Ok(Ok(tls)) => tls,
             Ok(Err((error, io))) => {
                 tracing::debug!(%address, %error, "TLS handshake refused");
@@ -138,7 +157,7 @@ impl Ingress {
             metering::refused("protocol");
             return None;
         }
-        shown.map(|shown| (tls, shown))
+        shown.map(|shown| (tls, shown, address))
     }
 
     async fn serve(self: Arc<Self>, tls: TlsStream, shown: Shown, address: SocketAddr) {

@@ -1,5 +1,6 @@
 //! Whole federators on loopback: real sockets, real TLS, a real DNS server; and the rules below them one by one.
 
+mod balancer;
 mod calls;
 mod discovery;
 mod outages;

@@ -126,7 +126,11 @@ fn settings_are_checked_with_key_value_and_what_is_allowed() {
     let wrong = [
         (Config { certificate_file: "".into(), ..valid() }, "federation.certificate_file"),
         (Config { ca_file: None, ..valid() }, "federation.ca_file"),
-        (Config { proxy_protocol: true, ..valid() }, "`federation.proxy_protocol` = true; allowed: false"),
+        (Config { proxy_protocol: true, ..valid() }, "`federation.trusted_proxies` are needed together"),
+        (
+            Config { trusted_proxies: vec!["10.0.0.0/99".to_owned()], ..valid() },
+            "`federation.trusted_proxies` has \"10.0.0.0/99\"; allowed: networks",
+        ),
         (Config { call_deadline_ms: 1, ..valid() }, "`federation.call_deadline_ms` = 1; allowed: 50 to 120000"),
         (Config { max_policy_age_seconds: 1, ..valid() }, "federation.max_policy_age_seconds"),
         (Config { static_targets: [(beta.clone(), vec![])].into(), ..valid() }, "federation.static_targets"),

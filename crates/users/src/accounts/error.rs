@@ -6,7 +6,7 @@ use aldis_storage::StoreError;
 
 use crate::{
     auth::{AuthError, passwords::PasswordError},
-    errors::{peer_label, store_label},
+    errors::store_label,
 };
 
 /// Why a request about accounts or profiles failed.
@@ -67,7 +67,7 @@ impl Fault for AccountError {
             Self::NotActivated => label::NO_IDENTITY,
             Self::ProtocolRemoved => label::MLS_PROTOCOL_ERROR_409,
             Self::NotOwn => label::INSUFFICIENT_PERMISSIONS,
-            Self::Peer(error) => peer_label(error),
+            Self::Peer(error) => error.label(),
             Self::Password(PasswordError::Overloaded) => label::PASSWORDS_OVERLOADED,
             Self::Password(PasswordError::Failed) => label::SERVER_ERROR,
             Self::Auth(error) => error.label(),

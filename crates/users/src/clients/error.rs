@@ -2,10 +2,7 @@ use aldis_api::{Fault, Label, label};
 use aldis_peers::PeerError;
 use aldis_storage::StoreError;
 
-use crate::{
-    auth::AuthError,
-    errors::{peer_label, store_label},
-};
+use crate::{auth::AuthError, errors::store_label};
 
 /// Why a request about clients or prekeys failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +50,7 @@ impl Fault for ClientError {
             Self::DuplicateMlsKey => label::MLS_DUPLICATE_PUBLIC_KEY,
             Self::NotAnnounced => label::OVERLOADED,
             Self::Invalid(_) => label::BAD_REQUEST,
-            Self::Peer(error) => peer_label(error),
+            Self::Peer(error) => error.label(),
             Self::Auth(error) => error.label(),
             Self::Store(error) => store_label(error),
         }

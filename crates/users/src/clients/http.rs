@@ -348,3 +348,9 @@ pub(crate) async fn claim_many(
     }
     Ok(Json(json))
 }
+
+/// `/mls/key-packages/…`: this backend does not speak MLS.
+#[tracing::instrument(name = "http.clients.mls_not_enabled", skip_all, fields(user.id))]
+pub(crate) async fn mls_not_enabled(_: UserCaller) -> HttpError {
+    label::MLS_NOT_ENABLED.into()
+}

@@ -3,7 +3,7 @@ use aldis_peers::PeerError;
 use aldis_storage::StoreError;
 
 use super::store::Refusal;
-use crate::errors::{peer_label, store_label};
+use crate::errors::store_label;
 
 /// Why a request about connections failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ impl Fault for ConnectionError {
             Self::Refused(Refusal::PendingLimit) => label::TOO_MANY_REQUESTS,
             Self::TeamNotFederating => label::TEAM_NOT_FEDERATING,
             Self::Invalid(_) => label::BAD_REQUEST,
-            Self::Peer(error) => peer_label(error),
+            Self::Peer(error) => error.label(),
             Self::Store(error) => store_label(error),
         }
     }

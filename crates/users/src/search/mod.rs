@@ -13,11 +13,7 @@ use aldis_storage::StoreError;
 use aldis_types::{Domain, Handle, Profile, SearchPolicy, UserId};
 pub(crate) use terms::{normalise, terms};
 
-use crate::{
-    accounts::store::AccountStore,
-    errors::{peer_label, store_label},
-    peers::UserPeers,
-};
+use crate::{accounts::store::AccountStore, errors::store_label, peers::UserPeers};
 
 /// Longest text that is searched for, in characters.
 pub(crate) const MAX_TERM_CHARS: usize = 256;
@@ -42,7 +38,7 @@ impl Fault for SearchError {
         match self {
             Self::NotActivated => label::INSUFFICIENT_PERMISSIONS,
             Self::TooLong => label::BAD_REQUEST,
-            Self::Peer(error) => peer_label(error),
+            Self::Peer(error) => error.label(),
             Self::Store(error) => store_label(error),
         }
     }

@@ -137,7 +137,7 @@ async fn quotas_are_counted_per_backend_and_per_user() {
         let status = refused.unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
         let error = PeerError::from_status(&beta.domain, &status);
-        assert_eq!(crate::errors::peer_label(&error).status, 420);
+        assert_eq!(error.label().status, 420);
     }
     let other = connect(UserId::new(Uuid::from_u128(1)), carl.id, 1);
     asked.request_connection(gamma.request(other)).await.unwrap();

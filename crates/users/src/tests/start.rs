@@ -45,6 +45,10 @@ async fn what_apps_ask_at_start() {
     open("POST", "/verification-code/send", email).await.expect(200);
     open("GET", "/nothing", None).await.expect_label(404, "no-endpoint");
     open("POST", "/password-reset", Some(json!({}))).await.expect_label(404, "no-endpoint");
+    for path in ["/mls/key-packages/self/1a", "/mls/key-packages/claim/alpha.test/x"] {
+        open("POST", path, None).await.expect_label(401, "invalid-credentials");
+        backend.post(&ann, path, json!({})).await.expect_label(400, "mls-not-enabled");
+    }
     open("PATCH", "/self", None).await.expect_label(405, "method-not-allowed");
     open("GET", "/system/settings", None).await.expect_label(401, "invalid-credentials");
     let settings = backend.get(&ann, "/system/settings").await.expect(200);

@@ -3,6 +3,7 @@
 mod changes;
 mod departures;
 
+use aldis_peers::PeerError;
 use aldis_proto::{
     convert,
     federation::v1::{
@@ -12,6 +13,7 @@ use aldis_proto::{
     metadata,
 };
 use aldis_types::{Access, AccessRole, ConversationId, ConversationType, Member, Qualified, Relation, RoleName};
+use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tonic::Request;
@@ -22,7 +24,10 @@ use super::{
     model::{Action, Change, Conversation, LeaveReason, Metadata, Settings, StoredMember},
     rules::{plan, sorted},
 };
-use crate::testing::{Backend, CONNECTION, QualifiedUser, World, domain, eventually, user};
+use crate::{
+    Config, Quotas,
+    testing::{Backend, CONNECTION, QualifiedUser, World, domain, eventually, user},
+};
 
 fn group(kind: ConversationType, members: &[(&QualifiedUser, RoleName)]) -> Conversation {
     let mut members: Vec<_> = members
@@ -510,6 +515,43 @@ async fn backends_that_do_not_answer_or_do_not_federate_stop_a_creation() {
     let (status, created) = alpha.post(&ann, "/conversations", body).await;
     assert_eq!((status, &created["failed_to_add"]), (StatusCode::CREATED, &ids(&[&cleo])));
     assert_eq!(created["members"]["others"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn invitations_are_counted_per_backend_and_per_user() {
+    let world = World::default();
+    let quotas = Quotas { invites: 250, invites_per_user: 1 };
+    let alpha = world.start("alpha.test").await;
+    let beta = world.start_with("beta.test", Config { quotas, ..Config::default() }).await;
+    let gamma = world.start("gamma.test").await;
+    let (ann, gus) = (user(1, "alpha.test"), user(2, "gamma.test"));
+    let (ben, other) = (user(3, "beta.test"), user(4, "beta.test"));
+    world.connect(&[&ann, &ben, &other]);
+    world.connect(&[&gus, &ben]);
+    for _ in 0..2 {
+        create(&alpha, &ann, &[&ben]).await;
+    }
+    let body = json!({ "name": "x", "qualified_users": ids(&[&ben]) });
+    let (status, refused) = alpha.post(&ann, "/conversations", body).await;
+    assert_eq!((status.as_u16(), &refused["label"]), (420, &json!("too-many-requests")));
+    assert_eq!(alpha.count("conversations_heads").await, 2, "a refused creation leaves nothing behind");
+    // About somebody else, by somebody else, and at home all is as before.
+    create(&alpha, &ann, &[&other]).await;
+    create(&gamma, &gus, &[&ben]).await;
+    create(&beta, &ben, &[&other]).await;
+
+    let request = || {
+        let invitees: Vec<Bytes> = (0..400).map(|n| convert::bytes_of(user(100 + n, "beta.test").id)).collect();
+        let inviter = Some(convert::to_qualified(&ann));
+        let mut request = Request::new(pb::CheckInviteRequest { inviter, invitees, domains: Vec::new() });
+        request.metadata_mut().insert(metadata::TARGET_DOMAIN, "beta.test".parse().unwrap());
+        request
+    };
+    let mut client = ConversationsClient::new(world.as_backend("alpha.test"));
+    client.check_invite(request()).await.unwrap();
+    let status = client.check_invite(request()).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    assert!(PeerError::from_status(&beta.domain, &status).is_quota());
 }
 
 #[tokio::test]
