@@ -9,6 +9,7 @@ mod conversations;
 mod crash;
 mod doctor;
 mod federation_errors;
+mod federation_failures;
 mod messages;
 mod notifications;
 mod operations;
