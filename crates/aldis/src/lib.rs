@@ -3,6 +3,7 @@
 //! A library as well, so that a test can hold whole backends in its own process.
 
 mod admin;
+mod api;
 mod backend;
 mod config;
 pub mod doctor;
@@ -12,6 +13,7 @@ use std::{path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+pub use crate::api::description;
 use crate::{
     admin::ConfigFile,
     config::{Config, ServiceName},
@@ -57,6 +59,8 @@ enum Command {
     Audit(admin::Audit),
     /// Check this backend's set-up, and the way to a partner: what is wrong, on which side, and what to do.
     Doctor(doctor::Doctor),
+    /// Print the description of the client API (`openapi.json`).
+    Openapi(api::OpenApi),
 }
 
 /// The program `aldis`.
@@ -102,6 +106,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Remote(command) => admin::remote(command).await,
         Command::Keys(command) => admin::keys(command).await,
         Command::Audit(command) => admin::audit(command).await,
+        Command::Openapi(wanted) => api::print(&wanted),
     }?;
     Ok(ExitCode::SUCCESS)
 }

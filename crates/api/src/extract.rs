@@ -1,7 +1,7 @@
 //! Reading bodies, paths and queries. What cannot be read is answered 400 `bad-request` with the reason.
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -28,6 +28,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
         let body = body(request, state).await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| bad_json(&error))
+    }
+}
+
+/// A body that may be left out.
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, HttpError> {
+        let body = body(request, state).await?;
+        if body.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_slice(&body).map(|body| Some(Self(body))).map_err(|error| bad_json(&error))
     }
 }
 

@@ -134,22 +134,27 @@ labels! {
     FEDERATION_VERSION_ERROR = 533 "federation-version-error" "No common federation version with the target backend";
 }
 
+/// What any route can answer, whatever it reads.
+pub const GENERAL: [Label; 5] = [TIMEOUT, UNSUPPORTED_MEDIA_TYPE, TOO_MANY_REQUESTS, SERVER_ERROR, OVERLOADED];
+
+/// What a route can answer that asks another backend.
+pub const FEDERATION: [Label; 13] = [
+    FEDERATION_NOT_ENABLED,
+    FEDERATION_DENIED,
+    DISCOVERY_FAILURE,
+    INVALID_DOMAIN,
+    FEDERATION_NOT_IMPLEMENTED,
+    FEDERATION_NOT_AVAILABLE,
+    FEDERATION_LOCAL_ERROR,
+    FEDERATION_CONNECTION_REFUSED,
+    FEDERATION_TLS_ERROR,
+    FEDERATION_HTTP2_ERROR,
+    FEDERATION_REMOTE_ERROR,
+    FEDERATION_INVALID_BODY,
+    FEDERATION_VERSION_ERROR,
+];
+
 /// The federation row with this label; `None` when there is none.
 pub fn federation(label: &str) -> Option<Label> {
-    const ROWS: [Label; 13] = [
-        FEDERATION_NOT_ENABLED,
-        FEDERATION_DENIED,
-        DISCOVERY_FAILURE,
-        INVALID_DOMAIN,
-        FEDERATION_NOT_IMPLEMENTED,
-        FEDERATION_NOT_AVAILABLE,
-        FEDERATION_LOCAL_ERROR,
-        FEDERATION_CONNECTION_REFUSED,
-        FEDERATION_TLS_ERROR,
-        FEDERATION_HTTP2_ERROR,
-        FEDERATION_REMOTE_ERROR,
-        FEDERATION_INVALID_BODY,
-        FEDERATION_VERSION_ERROR,
-    ];
-    ROWS.into_iter().find(|row| row.label == label)
+    FEDERATION.into_iter().find(|row| row.label == label)
 }

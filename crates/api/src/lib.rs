@@ -8,6 +8,7 @@ pub mod caller;
 pub mod error;
 pub mod extract;
 pub mod label;
+pub mod routes;
 pub mod serve;
 pub mod token;
 

@@ -3,12 +3,11 @@
 //! Not available yet: the routes exist, check the caller, and answer 501 `not-implemented`, so that apps fail as they
 //! should instead of waiting.
 
-use aldis_api::{Label, TokenVerifier, UserCaller, label};
-use axum::{
-    Router,
-    extract::FromRef,
-    routing::{delete, get, post},
+use aldis_api::{
+    Label, TokenVerifier, UserCaller, label,
+    routes::{self as client, Table, delete, get, post},
 };
+use axum::{Router, extract::FromRef};
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -66,19 +65,34 @@ impl FromRef<App> for TokenVerifier {
     }
 }
 
+const NOT_AVAILABLE: &[Label] = &[label::NOT_IMPLEMENTED];
+
 async fn not_available(_caller: UserCaller) -> Label {
     label::NOT_IMPLEMENTED
+}
+
+/// The table of routes.
+pub fn table() -> Table {
+    routes().split().1
+}
+
+fn routes() -> client::Routes<App> {
+    let file = "/assets/{domain}/{key}";
+    let token = "/assets/{key}/token";
+    client::Routes::new()
+        .group("Assets")
+        .route("/assets", post(not_available, "Stores a file").errors(NOT_AVAILABLE))
+        .route(file, get(not_available, "A file").errors(NOT_AVAILABLE))
+        .route(file, delete(not_available, "Removes a file").errors(NOT_AVAILABLE))
+        .route(token, post(not_available, "Renews the token of a file").errors(NOT_AVAILABLE))
+        .route(token, delete(not_available, "Makes a file public").errors(NOT_AVAILABLE))
 }
 
 /// Starts the service.
 #[allow(clippy::unused_async)] // of one shape with the other services
 pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service, StartError> {
     config.check().map_err(StartError::Config)?;
-    let client = Router::new()
-        .route("/assets", post(not_available))
-        .route("/assets/{domain}/{key}", get(not_available).delete(not_available))
-        .route("/assets/{key}/token", post(not_available).merge(delete(not_available)))
-        .with_state(App { verifier: dependencies.verifier });
+    let client = routes().split().0.with_state(App { verifier: dependencies.verifier });
     Ok(Service { client, internal: Routes::default(), federation: None, tasks: JoinSet::new() })
 }
 

@@ -45,7 +45,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 pub use config::{Config, Quotas};
-pub use routes::PREFIXES;
+pub use routes::{PREFIXES, table};
 
 use crate::{
     app::{App, Parts},

@@ -36,6 +36,8 @@ use queues::{
     sweep,
 };
 
+pub use routes::table;
+
 /// Path prefixes of this service in the client API.
 pub const PREFIXES: &[&str] = &["/notifications", "/await", "/events", "/push", "/time"];
 

@@ -1,12 +1,11 @@
-//! Every client path of this service.
+//! Every client path of this service, with all that it can answer.
 
-use aldis_api::TokenVerifier;
-use aldis_runtime::SharedClock;
-use axum::{
-    Router,
-    extract::FromRef,
-    routing::{delete, get},
+use aldis_api::{
+    TokenVerifier, label,
+    routes::{Routes, Table, delete, get, post},
 };
+use aldis_runtime::SharedClock;
+use axum::{Router, extract::FromRef};
 
 use crate::{
     consumers::{self, Consumers},
@@ -27,14 +26,61 @@ pub(crate) struct App {
 }
 
 pub(crate) fn router(app: App) -> Router {
-    Router::new()
-        .route("/notifications", get(queues::http::list))
-        .route("/notifications/last", get(queues::http::last))
-        .route("/notifications/{id}", get(queues::http::get))
-        .route("/time", get(queues::http::time))
-        .route("/await", get(sockets::http::open))
-        .route("/events", get(consumers::http::open))
-        .route("/push/tokens", get(push_tokens::http::list).post(push_tokens::http::add))
-        .route("/push/tokens/{token}", delete(push_tokens::http::remove))
-        .with_state(app)
+    routes().split().0.with_state(app)
+}
+
+/// The table of routes.
+pub fn table() -> Table {
+    routes().split().1
+}
+
+fn routes() -> Routes<App> {
+    Routes::new()
+        .group("Notifications")
+        .route(
+            "/notifications",
+            get(queues::http::list, "What waits for a client, from the oldest on")
+                .answers::<queues::http::Notifications>(200)
+                .errors(&[label::NOT_FOUND]),
+        )
+        .route(
+            "/notifications/last",
+            get(queues::http::last, "The newest that waits for a client")
+                .answers::<queues::http::Notification>(200)
+                .errors(&[label::NOT_FOUND]),
+        )
+        .route(
+            "/notifications/{id}",
+            get(queues::http::get, "One notification")
+                .answers::<queues::http::Notification>(200)
+                .errors(&[label::NOT_FOUND]),
+        )
+        .route("/time", get(queues::http::time, "The time of the backend").since(9))
+        .route(
+            "/await",
+            get(sockets::http::open, "A socket on which new notifications come")
+                .empty(101)
+                .errors(&[label::MALFORMED_REQUEST])
+                .unprefixed(),
+        )
+        .route(
+            "/events",
+            get(consumers::http::open, "A socket on which notifications are acknowledged")
+                .empty(101)
+                .errors(&[label::MALFORMED_REQUEST, label::NOT_FOUND]),
+        )
+        .group("Push tokens")
+        .route("/push/tokens", get(push_tokens::http::list, "How apps of the caller are woken"))
+        .route(
+            "/push/tokens",
+            post(push_tokens::http::add, "Lets an app be woken").answers::<push_tokens::PushToken>(201).errors(&[
+                label::APNS_VOIP_NOT_SUPPORTED,
+                label::APP_NOT_FOUND,
+                label::TOKEN_TOO_LONG,
+            ]),
+        )
+        .route(
+            "/push/tokens/{token}",
+            delete(push_tokens::http::remove, "Lets an app sleep").empty(204).errors(&[label::NOT_FOUND]),
+        )
 }

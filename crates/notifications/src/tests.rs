@@ -135,7 +135,7 @@ impl Running {
     }
 
     pub(crate) async fn request(&self, method: &str, path: &str, token: Option<&str>) -> (u16, Value) {
-        let mut request = http::Request::builder().method(method).uri(path);
+        let mut request = http::Request::builder().method(method).uri(path).extension(aldis_api::ApiVersion::MAX);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }

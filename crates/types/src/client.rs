@@ -1,11 +1,12 @@
 //! Clients (devices) and their prekeys.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ClientId, UserId};
 
 /// How long a client is meant to live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientType {
     /// Kept until it is removed; at most seven per user.
@@ -17,7 +18,7 @@ pub enum ClientType {
 }
 
 /// What kind of device a client is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientClass {
     /// A phone.
@@ -31,7 +32,7 @@ pub enum ClientClass {
 }
 
 /// What a client says that it can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capability {
     /// It shows legal hold; assumed of every client.
@@ -41,7 +42,7 @@ pub enum Capability {
 }
 
 /// The number of a prekey on its client: 0–65535.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct PrekeyId(pub u16);
 
@@ -51,7 +52,7 @@ impl PrekeyId {
 }
 
 /// A single-use public Proteus key; JSON `{"id": 3, "key": "<base64>"}`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Prekey {
     /// Its number on the client.
     pub id: PrekeyId,

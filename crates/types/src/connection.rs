@@ -1,9 +1,10 @@
 //! Consent between two users.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One side of the connection between two users. A missing row means the same as `Cancelled`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Relation {
     /// This user asked, the other has not answered.

@@ -12,6 +12,7 @@ mod name;
 mod one_to_one;
 mod qualified;
 mod remote;
+mod schema;
 mod time;
 mod user;
 

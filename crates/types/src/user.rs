@@ -1,11 +1,12 @@
 //! What others see of a user.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{AccentId, Handle, Name, Protocol, Qualified, TeamId, UserId};
 
 /// Which rendering of a profile picture an asset is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AssetSize {
     /// Small.
@@ -15,7 +16,7 @@ pub enum AssetSize {
 }
 
 /// A profile picture; JSON `{"key": …, "size": …, "type": "image"}`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename = "image")]
 pub struct ProfileAsset {
     /// Asset key on the user's backend.

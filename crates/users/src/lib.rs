@@ -91,6 +91,8 @@ use crate::{
     sweep::Sweeper,
 };
 
+pub use routes::table;
+
 /// Prefixes of the paths that this service answers although a shorter prefix is another one's. It also answers whatever no
 /// service lists.
 pub const PREFIXES: &[&str] = &["/mls/key-packages"];

@@ -386,7 +386,7 @@ impl Backend {
     }
 
     pub(crate) async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> Answer {
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request = Request::builder().method(method).uri(path).extension(aldis_api::ApiVersion::MAX);
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -416,7 +416,7 @@ impl Backend {
 
     /// `/access` and `/access/logout`.
     pub(crate) async fn access(&self, path: &str, cookie: Option<&str>, token: Option<&str>) -> Answer {
-        let mut request = Request::builder().method("POST").uri(path);
+        let mut request = Request::builder().method("POST").uri(path).extension(aldis_api::ApiVersion::MAX);
         if let Some(cookie) = cookie {
             request = request.header(header::COOKIE, format!("other=1; zuid={cookie}"));
         }

@@ -21,7 +21,10 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::status::{self, Page, Sources};
-use crate::config::{Config, ServiceName};
+use crate::{
+    api::description,
+    config::{Config, ServiceName},
+};
 
 /// The parts of a process while it is put together.
 pub(super) struct Process {
@@ -72,7 +75,8 @@ impl Process {
 
     /// Serves the client API.
     pub(super) async fn serve_clients(&mut self, config: &Config, address: SocketAddr, routes: Router) -> Result<()> {
-        let front = Front::new(routes, config.client.clone(), self.verifier.clone()).map_err(anyhow::Error::msg)?;
+        let front = Front::new(routes, description(), config.client.clone(), self.verifier.clone());
+        let front = front.map_err(anyhow::Error::msg)?;
         let door = match &config.client.tls {
             Some(tls) => {
                 let https = Https::load(&tls.certificate_file, &tls.key_file)?;

@@ -52,7 +52,10 @@ use self::{
     throttle::{Class, Throttle},
     unread::ReadToEnd,
 };
-use crate::{HttpError, TokenVerifier, caller, label};
+use crate::{
+    ApiVersion, HttpError, TokenVerifier, caller, label,
+    routes::{self, Description},
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const TRANSPORT_SECURITY: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
@@ -74,15 +77,25 @@ struct Shared {
     verifier: TokenVerifier,
 }
 
+/// The version in the prefix of a request that has one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AskedVersion(pub(crate) ApiVersion);
+
 /// The template of the route that answered, for metrics.
 #[derive(Clone)]
 struct Route(MatchedPath);
 
 impl Front {
-    /// Puts `router`, whose routes have no version prefix and no fallback, behind the common stack.
-    pub fn new(router: Router, config: ClientConfig, verifier: TokenVerifier) -> Result<Self, String> {
+    /// Puts `router`, whose routes have no version prefix, and `description`, which it serves, behind the common stack.
+    pub fn new(
+        router: Router,
+        description: Arc<Description>,
+        config: ClientConfig,
+        verifier: TokenVerifier,
+    ) -> Result<Self, String> {
         config.check()?;
         let router = router
+            .merge(routes::router(description))
             .fallback(|| async { label::NO_ENDPOINT })
             .method_not_allowed_fallback(|| async { label::METHOD_NOT_ALLOWED })
             .layer(DefaultBodyLimit::max(config.body_limit_bytes))
@@ -112,7 +125,10 @@ impl Front {
 
         let (path, mut response) = match version::strip(&parts.uri) {
             Ok((stripped, version)) => {
-                parts.uri = stripped.unwrap_or(parts.uri);
+                if let Some(stripped) = stripped {
+                    parts.uri = stripped;
+                    parts.extensions.insert(AskedVersion(version));
+                }
                 parts.extensions.insert(version);
                 span.record("http.api_version", version.0);
                 let path = parts.uri.path().to_owned();

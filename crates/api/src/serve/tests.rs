@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
+    sync::Arc,
     time::Duration,
 };
 
@@ -55,7 +56,7 @@ fn routes() -> Router {
 }
 
 fn front(config: ClientConfig) -> Front {
-    Front::new(routes(), config, TokenVerifier::new()).unwrap()
+    Front::new(routes(), Arc::default(), config, TokenVerifier::new()).unwrap()
 }
 
 fn unthrottled() -> ClientConfig {
@@ -284,7 +285,7 @@ async fn other_routes_are_counted_per_user() {
     let public_key = SigningKey::from_bytes(&[7; 32]).verifying_key().to_bytes().to_vec().into();
     let keys = vec![auth_snapshot::Key { index: 1, public_key }];
     verifier.update(AuthState::from_snapshot(&AuthSnapshot { keys, version: 1, ..AuthSnapshot::default() }));
-    let front = Front::new(routes(), ClientConfig::default(), verifier).unwrap();
+    let front = Front::new(routes(), Arc::default(), ClientConfig::default(), verifier).unwrap();
     let (anna, bert): (UserId, UserId) = (
         "c5eda68f-93f3-4413-93fe-d45e81f8a9f9".parse().unwrap(),
         "c5eda68f-93f3-4413-93fe-d45e81f8a9fa".parse().unwrap(),

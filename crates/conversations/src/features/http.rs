@@ -1,12 +1,15 @@
 //! Client routes of features: truthful answers for accounts without teams on a backend without MLS and conferences.
 
+use std::collections::BTreeMap;
+
 use aldis_api::{HttpError, Json, Path, Query, UserCaller, label};
 use aldis_types::ConversationId;
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -33,22 +36,36 @@ const OFF: [&str; 18] = [
     "validateSAMLemails",
 ];
 
-pub(crate) fn feature(status: &str, lock: &str, config: Option<Value>) -> Value {
-    let mut feature = json!({ "status": status, "lockStatus": lock, "ttl": "unlimited" });
-    if let Some(config) = config {
-        feature["config"] = config;
-    }
-    feature
+/// Whether a feature can be used.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Feature {
+    status: String,
+    #[serde(rename = "lockStatus")]
+    lock_status: String,
+    ttl: String,
+    /// Settings of the feature's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Map<String, Value>>,
 }
 
-fn off(config: Value) -> Value {
+/// The features by name.
+pub(crate) type Features = BTreeMap<String, Feature>;
+
+pub(crate) fn feature(status: &str, lock: &str, config: Option<Value>) -> Feature {
+    let config = config.and_then(|config| match config {
+        Value::Object(config) => Some(config),
+        _ => None,
+    });
+    Feature { status: status.to_owned(), lock_status: lock.to_owned(), ttl: "unlimited".to_owned(), config }
+}
+
+fn off(config: Value) -> Feature {
     feature("disabled", "locked", Some(config))
 }
 
 /// Every feature that any version of the API knows.
-pub(super) fn feature_configs() -> Value {
-    let mut all: Map<String, Value> =
-        OFF.iter().map(|name| ((*name).to_owned(), feature("disabled", "locked", None))).collect();
+pub(super) fn feature_configs() -> Features {
+    let mut all: Features = OFF.iter().map(|name| ((*name).to_owned(), feature("disabled", "locked", None))).collect();
     let mut put = |name: &str, value| drop(all.insert(name.to_owned(), value));
     let app_lock = json!({ "enforceAppLock": false, "inactivityTimeoutSecs": 60 });
     put("appLock", feature("enabled", "unlocked", Some(app_lock)));
@@ -74,13 +91,13 @@ pub(super) fn feature_configs() -> Value {
     );
     put("allowedGlobalOperations", off(json!({ "mlsConversationReset": false })));
     put("enforceFileDownloadLocation", off(json!({})));
-    Value::Object(all)
+    all
 }
 
 /// `GET /feature-configs`.
 #[tracing::instrument(name = "http.features.feature_configs", skip_all, fields(user.id))]
-pub(crate) async fn get_feature_configs(_: UserCaller) -> Response {
-    Json(feature_configs()).into_response()
+pub(crate) async fn get_feature_configs(_: UserCaller) -> Json<Features> {
+    Json(feature_configs())
 }
 
 /// `GET /conversations/{id}/features/conversationGuestLinks`, for members.
@@ -89,21 +106,27 @@ pub(crate) async fn guest_links(
     State(app): State<App>,
     caller: UserCaller,
     Path(id): Path<ConversationId>,
-) -> Result<Response, HttpError> {
+) -> Result<Json<Feature>, HttpError> {
     app.find_own_for(caller.user, id).await?;
-    Ok(Json(feature("disabled", "locked", None)).into_response())
+    Ok(Json(feature("disabled", "locked", None)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum KeyFormat {
     Raw,
     Jwk,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct KeysQuery {
     format: Option<KeyFormat>,
+}
+
+/// Public keys by purpose and signature scheme, as base64 or as JSON web keys.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct PublicKeys {
+    removal: BTreeMap<String, Value>,
 }
 
 /// `GET /mls/public-keys`: answered whether or not MLS is on, because clients do not start without.
@@ -120,10 +143,17 @@ pub(crate) async fn public_keys(
     .into_response())
 }
 
+/// The teams of the caller.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Teams {
+    teams: [String; 0],
+    has_more: bool,
+}
+
 /// `GET /teams`: there are none.
 #[tracing::instrument(name = "http.features.teams", skip_all, fields(user.id))]
-pub(crate) async fn teams(_: UserCaller) -> Response {
-    Json(json!({ "teams": [], "has_more": false })).into_response()
+pub(crate) async fn teams(_: UserCaller) -> Json<Teams> {
+    Json(Teams { teams: [], has_more: false })
 }
 
 /// Anything about a team.

@@ -32,7 +32,7 @@ pub(super) async fn check(golden: &mut Golden) {
     golden.round_trips::<BTreeMap<UserId, BTreeSet<ClientId>>>("UserClients_user");
     golden.check("LockableFeature_team", |sample| {
         let text = |key: &str| sample[key].as_str().unwrap();
-        same(feature(text("status"), text("lockStatus"), sample.get("config").cloned()), sample);
+        same(json!(feature(text("status"), text("lockStatus"), sample.get("config").cloned())), sample);
     });
     let (alpha, ann) = (World::default().start("alpha.test").await, user(1, "alpha.test"));
     let (status, keys) = alpha.get(&ann, "/mls/public-keys").await;

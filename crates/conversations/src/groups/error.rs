@@ -6,13 +6,14 @@ use aldis_api::{Fault, Label, label};
 use aldis_peers::PeerError;
 use aldis_storage::StoreError;
 use aldis_types::{Action, Domain};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::users::UsersError;
 
 /// Backends that cannot take part, as apps are told: they ask again without the users of all of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Unreachable {
     /// Everyone, in order.
     #[serde(rename = "unreachable_backends")]

@@ -12,8 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     create::NewGroup,
@@ -47,7 +48,8 @@ fn one(app: &App, user: UserId, seen: &Seen, shape: Shape) -> Result<Response, H
     Ok(Json(view.json(shape)).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewConversation")]
 pub(crate) struct CreateBody {
     name: Option<String>,
     #[serde(default)]
@@ -70,7 +72,7 @@ pub(crate) struct CreateBody {
     parent: Option<ConversationId>,
 }
 
-#[derive(Deserialize, PartialEq)]
+#[derive(Deserialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum GroupKind {
     GroupConversation,
@@ -79,7 +81,7 @@ enum GroupKind {
 }
 
 /// Who may add members to a channel.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum AddPermission {
     Admins,
@@ -177,7 +179,8 @@ pub(crate) async fn get(
     one(&app, caller.user, &seen, Shape::single(version))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ConversationIds")]
 pub(crate) struct ListBody {
     qualified_ids: Vec<Qualified<ConversationId>>,
 }
@@ -207,14 +210,15 @@ pub(crate) async fn list(
     Ok(Json(Listed { found, not_found: listing.not_found, failed: listing.failed }).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ConversationIdsPage")]
 pub(crate) struct ListIdsBody {
     size: Option<usize>,
     paging_state: Option<String>,
 }
 
-#[derive(Serialize)]
-struct ListedIds {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ListedIds {
     qualified_conversations: Vec<Qualified<ConversationId>>,
     has_more: bool,
     paging_state: String,
@@ -240,7 +244,7 @@ pub(crate) async fn list_ids(
     Ok(Json(ListedIds { qualified_conversations: page.ids, has_more: page.has_more, paging_state }).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct RenameBody {
     name: String,
 }
@@ -256,7 +260,8 @@ pub(crate) async fn rename(
     Ok(event_or_nothing(app.update(&caller, qualified(path), Action::Rename(body.name)).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewMembers")]
 pub(crate) struct AddBody {
     qualified_users: Vec<Qualified<UserId>>,
     conversation_role: Option<RoleName>,
@@ -314,7 +319,7 @@ pub(crate) async fn remove_member(
     Ok(event_or_nothing(app.update(&caller, Qualified::new(id, domain), action).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct RoleBody {
     conversation_role: RoleName,
 }
@@ -332,7 +337,7 @@ pub(crate) async fn set_role(
     Ok(StatusCode::OK)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct TimerBody {
     message_timer: Option<i64>,
 }
@@ -349,7 +354,7 @@ pub(crate) async fn set_message_timer(
     Ok(event_or_nothing(app.update(&caller, qualified(path), action).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct ReceiptBody {
     receipt_mode: i32,
 }
@@ -366,7 +371,7 @@ pub(crate) async fn set_receipt_mode(
     Ok(event_or_nothing(app.update(&caller, qualified(path), action).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct AccessBody {
     access: Vec<Access>,
     access_role: Vec<AccessRole>,
@@ -384,7 +389,8 @@ pub(crate) async fn set_access(
     Ok(event_or_nothing(app.update(&caller, qualified(path), action).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "MemberSettings")]
 pub(crate) struct SettingsBody {
     otr_muted_status: Option<i32>,
     otr_muted_ref: Option<String>,
@@ -425,7 +431,7 @@ pub(crate) async fn get_self_member(
     Ok(Json(found.as_ref().map(|(member, settings)| self_member(member, settings))).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct TypingBody {
     status: Typing,
 }
@@ -442,10 +448,17 @@ pub(crate) async fn typing(
     Ok(StatusCode::OK)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct RoleJson {
     pub conversation_role: RoleName,
     pub actions: Vec<Right>,
+}
+
+/// The roles of a conversation.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Roles")]
+pub(crate) struct RolesJson {
+    conversation_roles: [RoleJson; 2],
 }
 
 /// `GET /conversations/{id}/roles`. The roles are the same in every conversation; only a member is told.
@@ -460,10 +473,11 @@ pub(crate) async fn roles(
         let actions = Right::ALL.into_iter().filter(|right| role.allows(*right)).collect();
         RoleJson { conversation_role: role, actions }
     };
-    Ok(Json(json!({ "conversation_roles": [role(RoleName::admin()), role(RoleName::member())] })).into_response())
+    let roles = RolesJson { conversation_roles: [role(RoleName::admin()), role(RoleName::member())] };
+    Ok(Json(roles).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct OneToOneBody {
     qualified_users: Vec<Qualified<UserId>>,
 }
@@ -482,7 +496,7 @@ pub(crate) async fn one_to_one(
     one(&app, caller.user, &seen, Shape::Own)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct AddPermissionBody {
     #[expect(dead_code, reason = "no conversation has one; the request must be well-formed all the same")]
     add_permission: AddPermission,

@@ -5,6 +5,7 @@ use aldis_types::{
     Access, AccessRole, ConversationId, ConversationType, LegacyAccessRole, Member, Protocol, Qualified, RoleName,
     Timestamp, UserId,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::model::{Conversation, Metadata, Settings};
@@ -92,8 +93,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// A conversation as JSON.
-#[derive(Debug, Serialize)]
+/// A conversation as one of its members sees it.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ConversationJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<ConversationId>,
@@ -119,14 +120,16 @@ pub(crate) struct ConversationJson<'a> {
     members: MembersJson<'a>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "AccessRoles")]
 enum AccessRoleJson<'a> {
     Legacy(LegacyAccessRole),
     List(&'a [AccessRole]),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Members")]
 struct MembersJson<'a> {
     #[serde(rename = "self")]
     me: SelfMemberJson<'a>,
@@ -134,7 +137,8 @@ struct MembersJson<'a> {
 }
 
 /// The caller as a member.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SelfMember")]
 pub(crate) struct SelfMemberJson<'a> {
     qualified_id: &'a Qualified<UserId>,
     id: UserId,
@@ -171,7 +175,8 @@ pub(crate) fn self_member<'a>(member: &'a Member, settings: &'a Settings) -> Sel
 }
 
 /// Another member.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "OtherMember")]
 pub(crate) struct OtherMemberJson<'a> {
     qualified_id: &'a Qualified<UserId>,
     id: UserId,

@@ -3,6 +3,7 @@
 use aldis_api::{HttpError, Json, Path, Query, UserCaller};
 use aldis_types::{Access, ConversationId};
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::error::GroupError;
@@ -38,7 +39,7 @@ pub(crate) async fn remove_link(
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct Link {
     #[expect(dead_code, reason = "no link is known; the request must be well-formed all the same")]
     key: String,

@@ -12,6 +12,7 @@ pub(crate) mod list;
 pub(crate) mod model;
 mod owner;
 mod rules;
+pub(crate) mod schema;
 mod settings;
 pub(crate) mod store;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use aldis_types::{
     Access, AccessRole, ConversationId, ConversationType, Domain, Member, Protocol, Qualified, RoleName, UserId,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Most members that a conversation can have by the protocol, whatever the settings say.
@@ -164,7 +165,7 @@ impl LeaveReason {
 }
 
 /// Whether somebody types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Typing {
     /// He does.

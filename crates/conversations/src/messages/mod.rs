@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use error::MessageError;
 pub(crate) use send::Sending;
-pub(crate) use status::Sent;
+pub(crate) use status::{Sent, Status};
 
 use crate::{
     app::App,

@@ -6,6 +6,7 @@ use aldis_api::Session;
 use aldis_types::{ClientId, ConversationId, Domain, Qualified, Timestamp, UserId};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -27,7 +28,7 @@ pub(crate) enum Form {
 }
 
 /// `?ignore_missing=&report_missing=`: `true`, `false`, or ids with commas between them.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct MissingQuery {
     ignore_missing: Option<String>,
     report_missing: Option<String>,
@@ -74,15 +75,16 @@ impl MissingQuery {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Priority {
     Low,
     High,
 }
 
-#[derive(Deserialize)]
-struct Body {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "OlderMessage")]
+pub(crate) struct Body {
     sender: ClientId,
     recipients: BTreeMap<UserId, BTreeMap<ClientId, String>>,
     native_push: Option<bool>,
@@ -119,7 +121,7 @@ pub(crate) fn read_json(body: &[u8], own: &Domain, strategy: Strategy) -> Result
 }
 
 /// What the sender is told: clients by user, of our own backend.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct OlderStatus {
     time: Timestamp,
     missing: BTreeMap<UserId, BTreeSet<ClientId>>,

@@ -7,6 +7,7 @@ use aldis_proto::{
 use aldis_types::{ClientId, Timestamp};
 use bytes::Bytes;
 use prost::Message;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::mismatch::{Clients, Comparison, of_user};
@@ -16,7 +17,8 @@ const MAX_USERS: usize = 20_000;
 const MAX_CLIENTS: usize = 20_000;
 
 /// What became of a message, in the client API's form.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "MessageStatus")]
 pub(crate) struct Status {
     pub time: Timestamp,
     pub missing: Clients,

@@ -3,6 +3,7 @@
 use aldis_api::{HttpError, Query, TokenVerifier, UserCaller, label};
 use aldis_types::ClientId;
 use axum::{extract::State, response::Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Consumers, serve::serve};
@@ -11,7 +12,7 @@ use crate::sockets::{Handshake, Mode, Sockets};
 /// Longest marker.
 const MAX_MARKER_BYTES: usize = 256;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct EventsQuery {
     client: Option<ClientId>,
     sync_marker: Option<String>,

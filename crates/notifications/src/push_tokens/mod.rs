@@ -21,6 +21,7 @@ use aldis_api::{Fault, Label, label};
 use aldis_storage::StoreError;
 use aldis_types::{ClientId, NotificationId, UserId};
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use store::PushTokenStore;
@@ -33,7 +34,7 @@ pub(crate) const MAX_TOKEN_BYTES: usize = 8192;
 pub(crate) const MAX_APP_BYTES: usize = 255;
 
 /// Whose service carries a push.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum Transport {
     #[serde(rename = "GCM")]
     Gcm,
@@ -65,7 +66,7 @@ impl Transport {
 }
 
 /// One app on one device, as a vendor's service knows it. `Debug` hides the token.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PushToken {
     pub transport: Transport,
     pub app: String,

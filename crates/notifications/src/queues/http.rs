@@ -8,23 +8,44 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     QueueError, Queues,
     store::{Page, Stored},
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct ListQuery {
     client: Option<ClientId>,
     since: Option<String>,
+    #[schemars(range(min = 100, max = 10_000))]
     size: Option<u32>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct ClientQuery {
     client: Option<ClientId>,
+}
+
+/// What [`render`] writes.
+#[derive(JsonSchema)]
+#[allow(dead_code)] // the events are put in as they are, not by serde
+pub(crate) struct Notification {
+    id: NotificationId,
+    /// Events, which name their kind in `type`.
+    payload: Vec<Map<String, Value>>,
+}
+
+/// What [`render_page`] writes.
+#[derive(JsonSchema)]
+#[allow(dead_code, clippy::struct_field_names)]
+pub(crate) struct Notifications {
+    notifications: Vec<Notification>,
+    has_more: bool,
+    time: Timestamp,
 }
 
 /// `GET /notifications`: 400 `bad-request` for a page size or `since` of the wrong form, 404 `not-found` for a `since`
@@ -62,7 +83,7 @@ pub(crate) async fn get(
     Ok(json(render(&queues.get(caller.user, query.client, id).await?)))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Time {
     time: Timestamp,
 }

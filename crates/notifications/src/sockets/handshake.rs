@@ -3,7 +3,7 @@
 //! Not axum's extractor, because that hides raw frames: large notifications go out in fragments, so that no socket keeps
 //! a buffer as large as the largest event it was ever sent.
 
-use aldis_api::HttpError;
+use aldis_api::{HttpError, routes::Extracts};
 use axum::{
     extract::FromRequestParts,
     response::{IntoResponse, Response},
@@ -35,6 +35,8 @@ pub(crate) struct Handshake {
     accept: HeaderValue,
     upgrade: OnUpgrade,
 }
+
+impl Extracts for Handshake {}
 
 impl Handshake {
     /// The answer 101; `serve` runs once it is out. When the connection is lost before, `serve` is dropped.

@@ -3,11 +3,12 @@
 use aldis_api::{HttpError, Query, TokenVerifier, UserCaller};
 use aldis_types::ClientId;
 use axum::{extract::State, response::Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Mode, Sockets, error::SocketError, handshake::Handshake, serve::serve};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct AwaitQuery {
     client: Option<ClientId>,
 }

@@ -7,13 +7,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     AccountError, Locale, Registrant,
     activation::{Activated, activation_key},
-    json::{profile_json, self_json},
+    json::{ProfilesJson, profile_json, self_json},
     store::ProfileChange,
 };
 use crate::{
@@ -33,7 +34,7 @@ const MAX_ASSETS: usize = 16;
 const MAX_TEXT_CHARS: usize = 256;
 const MAX_CODE_BYTES: usize = 64;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct RegisterBody {
     name: String,
     email: Option<String>,
@@ -50,12 +51,12 @@ pub(crate) struct RegisterBody {
     team: Option<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct SendCodeBody {
     email: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct ActivateBody {
     email: Option<String>,
     key: Option<String>,
@@ -64,13 +65,28 @@ pub(crate) struct ActivateBody {
     dryrun: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct ActivateQuery {
     key: String,
     code: String,
 }
 
-#[derive(Deserialize)]
+/// The address that was activated.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Activated")]
+pub(crate) struct ActivatedJson {
+    email: Email,
+    first: bool,
+}
+
+/// What teams note about members; there are no teams.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RichInfo {
+    version: u8,
+    fields: [String; 0],
+}
+
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct SelfBody {
     name: Option<String>,
     accent_id: Option<AccentId>,
@@ -78,34 +94,34 @@ pub(crate) struct SelfBody {
     text_status: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct HandleBody {
     handle: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct LocaleBody {
     locale: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct ProtocolsBody {
     supported_protocols: Vec<Protocol>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct ListUsersBody {
     qualified_ids: Option<Vec<Qualified<UserId>>>,
     qualified_handles: Option<Vec<QualifiedHandle>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct QualifiedHandle {
     domain: Domain,
     handle: Handle,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct FreeHandlesBody {
     handles: Vec<String>,
     #[serde(rename = "return", default = "one")]
@@ -231,7 +247,7 @@ fn checked_code(key: String, code: String) -> Result<(String, String), AccountEr
 async fn use_code(app: &App, key: String, code: String) -> Result<Response, HttpError> {
     let (key, code) = checked_code(key, code)?;
     match app.accounts.activate(key, code).await? {
-        Activated::Now(email) => Ok(Json(json!({ "email": email, "first": true })).into_response()),
+        Activated::Now(email) => Ok(Json(ActivatedJson { email, first: true }).into_response()),
         Activated::Before => Ok(StatusCode::NO_CONTENT.into_response()),
     }
 }
@@ -316,7 +332,7 @@ pub(crate) async fn get_user(
     _: UserCaller,
     Path((domain, id)): Path<(Domain, UserId)>,
 ) -> Result<Json<Value>, HttpError> {
-    Ok(Json(profile_json(&profile_of(&app, Qualified::new(id, domain)).await?)))
+    Ok(Json(json!(profile_json(&profile_of(&app, Qualified::new(id, domain)).await?))))
 }
 
 /// `GET /users/{domain}/{id}/supported-protocols`.
@@ -331,8 +347,8 @@ pub(crate) async fn get_protocols(
 
 /// `GET /users/{id}/rich-info`: empty for oneself; 403 `insufficient-permissions` for others, as there are no teams.
 #[tracing::instrument(name = "http.accounts.get_rich_info", skip_all)]
-pub(crate) async fn get_rich_info(caller: UserCaller, Path(id): Path<UserId>) -> Result<Json<Value>, HttpError> {
-    if id == caller.user { Ok(Json(json!({ "version": 0, "fields": [] }))) } else { Err(AccountError::NotOwn.into()) }
+pub(crate) async fn get_rich_info(caller: UserCaller, Path(id): Path<UserId>) -> Result<Json<RichInfo>, HttpError> {
+    if id == caller.user { Ok(Json(RichInfo { version: 0, fields: [] })) } else { Err(AccountError::NotOwn.into()) }
 }
 
 /// `GET /users/by-handle/{domain}/{handle}`: 404 `not-found`; the federation errors.
@@ -344,7 +360,7 @@ pub(crate) async fn get_user_by_handle(
 ) -> Result<Json<Value>, HttpError> {
     let handle = handle.parse().map_err(|_| AccountError::NotFound)?;
     let found = app.accounts.profile_by_handle(&domain, &handle).await?;
-    Ok(Json(profile_json(&found.ok_or(AccountError::NotFound)?)))
+    Ok(Json(json!(profile_json(&found.ok_or(AccountError::NotFound)?))))
 }
 
 /// `POST /list-users` with `qualified_ids` or `qualified_handles`: unknown users are left out, those of backends that
@@ -363,11 +379,8 @@ pub(crate) async fn list_users(
         }
         _ => return Err(invalid("Either qualified_ids (at most 2000) or 1 to 4 qualified_handles are required").into()),
     };
-    let mut json = json!({ "found": profiles.found.iter().map(profile_json).collect::<Vec<_>>() });
-    if !profiles.failed.is_empty() {
-        json["failed"] = json!(profiles.failed);
-    }
-    Ok(Json(json))
+    let failed = (!profiles.failed.is_empty()).then_some(profiles.failed.as_slice());
+    Ok(Json(json!(ProfilesJson { found: profiles.found.iter().map(profile_json).collect(), failed })))
 }
 
 /// `POST /handles`: which of the handles are free.

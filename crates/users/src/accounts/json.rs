@@ -1,39 +1,96 @@
 //! Accounts and profiles as clients see them, in answers and in events.
 
-use aldis_types::{AccentId, Domain, Email, Handle, Name, Profile, ProfileAsset, Protocol, Qualified, UserId};
+use aldis_types::{AccentId, Domain, Email, Handle, Name, Profile, ProfileAsset, Protocol, Qualified, TeamId, UserId};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Account, Locale, store::ProfileChange};
 
 /// A profile as the client API shows it.
-pub(crate) fn profile_json(profile: &Profile) -> Value {
-    let mut json = json!({
-        "qualified_id": profile.id,
-        "id": profile.id.id,
-        "name": if profile.deleted { "default" } else { profile.name.as_str() },
-        "accent_id": profile.accent_id,
-        "picture": [],
-        "assets": if profile.deleted { &[] } else { profile.assets.as_slice() },
-        "legalhold_status": "no_consent",
-        "supported_protocols": profile.supported_protocols,
-        "type": "regular",
-        "searchable": true,
-    });
-    if profile.deleted {
-        json["deleted"] = true.into();
-        return json;
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Profile")]
+pub(crate) struct ProfileJson<'a> {
+    qualified_id: &'a Qualified<UserId>,
+    id: UserId,
+    name: &'a str,
+    accent_id: AccentId,
+    /// Obsolete, always empty.
+    picture: [String; 0],
+    assets: &'a [ProfileAsset],
+    legalhold_status: &'static str,
+    supported_protocols: &'a [Protocol],
+    #[serde(rename = "type")]
+    kind: &'static str,
+    searchable: bool,
+    /// What remains of an account that is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handle: Option<&'a Handle>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text_status: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    team: Option<TeamId>,
+}
+
+/// A profile as the client API shows it.
+pub(crate) fn profile_json(profile: &Profile) -> ProfileJson<'_> {
+    let deleted = profile.deleted;
+    ProfileJson {
+        qualified_id: &profile.id,
+        id: profile.id.id,
+        name: if deleted { "default" } else { profile.name.as_str() },
+        accent_id: profile.accent_id,
+        picture: [],
+        assets: if deleted { &[] } else { &profile.assets },
+        legalhold_status: "no_consent",
+        supported_protocols: &profile.supported_protocols,
+        kind: "regular",
+        searchable: true,
+        deleted: deleted.then_some(true),
+        handle: profile.handle.as_ref().filter(|_| !deleted),
+        text_status: profile.text_status.as_deref().filter(|_| !deleted),
+        team: profile.team.filter(|_| !deleted),
     }
-    if let Some(handle) = &profile.handle {
-        json["handle"] = json!(handle);
-    }
-    if let Some(text) = &profile.text_status {
-        json["text_status"] = json!(text);
-    }
-    if let Some(team) = &profile.team {
-        json["team"] = json!(team);
-    }
-    json
+}
+
+/// Profiles, and who could not be asked about.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Profiles")]
+pub(crate) struct ProfilesJson<'a> {
+    pub(crate) found: Vec<ProfileJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failed: Option<&'a [Qualified<UserId>]>,
+}
+
+/// The own profile.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SelfProfile")]
+pub(crate) struct SelfJson<'a> {
+    qualified_id: Qualified<UserId>,
+    id: UserId,
+    name: &'a Name,
+    accent_id: AccentId,
+    /// Obsolete, always empty.
+    picture: [String; 0],
+    assets: &'a [ProfileAsset],
+    status: &'static str,
+    locale: &'a Locale,
+    managed_by: &'static str,
+    supported_protocols: &'a [Protocol],
+    #[serde(rename = "type")]
+    kind: &'static str,
+    searchable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a Email>,
+    /// The address that waits for its code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email_unvalidated: Option<&'a Email>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handle: Option<&'a Handle>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text_status: Option<&'a str>,
 }
 
 /// The own profile.
@@ -45,32 +102,24 @@ pub(crate) fn self_json(account: &Account, domain: &Domain) -> Value {
     } else {
         "active"
     };
-    let mut json = json!({
-        "qualified_id": Qualified::new(account.id, domain.clone()),
-        "id": account.id,
-        "name": account.name,
-        "accent_id": account.accent_id,
-        "picture": [],
-        "assets": account.assets,
-        "status": status,
-        "locale": account.locale,
-        "managed_by": "wire",
-        "supported_protocols": account.protocols,
-        "type": "regular",
-        "searchable": true,
-    });
-    let optional = [
-        ("email", account.email.as_ref().map(Email::as_str)),
-        ("email_unvalidated", account.unverified_email.as_ref().map(Email::as_str)),
-        ("handle", account.handle.as_ref().map(Handle::as_str)),
-        ("text_status", account.text_status.as_deref()),
-    ];
-    for (key, value) in optional {
-        if let Some(value) = value {
-            json[key] = value.into();
-        }
-    }
-    json
+    json!(SelfJson {
+        qualified_id: Qualified::new(account.id, domain.clone()),
+        id: account.id,
+        name: &account.name,
+        accent_id: account.accent_id,
+        picture: [],
+        assets: &account.assets,
+        status,
+        locale: &account.locale,
+        managed_by: "wire",
+        supported_protocols: &account.protocols,
+        kind: "regular",
+        searchable: true,
+        email: account.email.as_ref(),
+        email_unvalidated: account.unverified_email.as_ref(),
+        handle: account.handle.as_ref(),
+        text_status: account.text_status.as_deref(),
+    })
 }
 
 /// `user.activate`.

@@ -4,7 +4,7 @@ mod activation;
 mod error;
 pub(crate) mod grpc;
 pub(crate) mod http;
-mod json;
+pub(crate) mod json;
 mod profiles;
 mod registration;
 pub(crate) mod store;
@@ -18,6 +18,7 @@ use aldis_runtime::{SharedClock, SharedRandom};
 use aldis_types::{AccentId, Domain, Email, Handle, Name, Profile, ProfileAsset, Protocol, Qualified, UserId};
 pub(crate) use error::AccountError;
 pub(crate) use registration::{NewAccount, Registrant};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::store::{AccountStore, HandleOutcome, ProfileChange};
@@ -32,7 +33,7 @@ const RESERVED_HANDLES: [&str; 9] =
 pub(crate) const LOCAL_DELIVERY: Duration = Duration::from_secs(5);
 
 /// A language with an optional region, as `en` or `en-GB`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub(crate) struct Locale(Box<str>);
 

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{AuthError, Identity, Issued, NewCookie, Presented, passwords::Password, store::CookieRow};
@@ -18,13 +19,13 @@ const ZUID: &str = "zuid";
 const MAX_PRESENTED: usize = 8;
 const MAX_LABEL_BYTES: usize = 1024;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct LoginQuery {
     #[serde(default)]
     persist: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct LoginBody {
     email: Option<String>,
     handle: Option<String>,
@@ -32,26 +33,27 @@ pub(crate) struct LoginBody {
     label: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct AccessQuery {
     client_id: Option<ClientId>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct CookiesQuery {
     labels: Option<String>,
 }
 
-#[derive(Serialize)]
+/// An access token.
+#[derive(Serialize, JsonSchema)]
 #[allow(clippy::struct_field_names)]
-struct AccessToken {
+pub(crate) struct AccessToken {
     user: UserId,
     access_token: String,
     token_type: &'static str,
     expires_in: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct CookieJson {
     id: u32,
     #[serde(rename = "type")]
@@ -62,7 +64,7 @@ struct CookieJson {
     successor: Option<u32>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct CookieList {
     cookies: Vec<CookieJson>,
 }

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use aldis_runtime::SharedRandom;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc::PasswordHash};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -15,8 +16,8 @@ const MAX_CHARS: usize = 1024;
 const SALT_BYTES: usize = 16;
 
 /// A password as somebody typed it: at most 1,024 characters. Wiped from memory when dropped, never shown.
-#[derive(Clone)]
-pub(crate) struct Password(Zeroizing<String>);
+#[derive(Clone, JsonSchema)]
+pub(crate) struct Password(#[schemars(with = "String", length(max = 1024))] Zeroizing<String>);
 
 impl Password {
     /// Takes a text of at most 1,024 characters.

@@ -7,11 +7,11 @@ use aldis_types::{
     Capability, ClientClass, ClientId, ClientType, Domain, Prekey, PrekeyId, Qualified, Timestamp, UserId,
 };
 use axum::{
-    body::Bytes,
     extract::State,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -24,8 +24,10 @@ const MAX_MLS_KEYS: usize = 8;
 /// One client's prekeys in one request.
 const MAX_PREKEYS: usize = 4096;
 
-#[derive(Serialize)]
-struct ClientJson<'a, C> {
+/// A device of the caller.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Client")]
+pub(crate) struct ClientJson<'a, C> {
     id: ClientId,
     #[serde(rename = "type")]
     kind: ClientType,
@@ -42,7 +44,10 @@ struct ClientJson<'a, C> {
     mls_public_keys: &'a BTreeMap<String, String>,
 }
 
-/// Capabilities as events and older API versions show them.
+/// A client as its own user sees it.
+pub(crate) type OwnClient = ClientJson<'static, Vec<Capability>>;
+
+/// Capabilities as events show them.
 #[derive(Serialize)]
 struct Nested<'a> {
     capabilities: &'a [Capability],
@@ -76,14 +81,55 @@ pub(super) fn remove_event(client: ClientId) -> Value {
     json!({ "type": "user.client-remove", "client": { "id": client } })
 }
 
-fn public_json((id, class): &super::PublicClient) -> Value {
-    match class {
-        Some(class) => json!({ "id": id, "class": class }),
-        None => json!({ "id": id }),
-    }
+/// A device as other users see it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PublicClient")]
+pub(crate) struct PublicClientJson {
+    id: ClientId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<ClientClass>,
 }
 
-#[derive(Deserialize)]
+fn public_json((id, class): &super::PublicClient) -> PublicClientJson {
+    PublicClientJson { id: *id, class: *class }
+}
+
+/// Devices by domain and user.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ClientsOfUsers {
+    qualified_user_map: BTreeMap<Domain, BTreeMap<UserId, Vec<PublicClientJson>>>,
+}
+
+/// A prekey of one device.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ClaimedPrekey {
+    client: ClientId,
+    prekey: Prekey,
+}
+
+/// A prekey of each device of a user.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct PrekeyBundle {
+    user: UserId,
+    clients: Vec<ClaimedPrekey>,
+}
+
+/// Prekeys by domain, user and device; `null` where there is none.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ClaimedPrekeys {
+    qualified_user_client_prekeys: BTreeMap<Domain, BTreeMap<UserId, BTreeMap<ClientId, Option<Prekey>>>>,
+    /// Users of backends that could not be asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed_to_list: Vec<Qualified<UserId>>,
+}
+
+/// What a device can do.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Capabilities {
+    capabilities: Vec<Capability>,
+}
+
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct RegisterBody {
     #[serde(rename = "type")]
     kind: ClientType,
@@ -98,7 +144,7 @@ pub(crate) struct RegisterBody {
     mls_public_keys: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct UpdateBody {
     #[serde(default)]
     prekeys: Vec<Prekey>,
@@ -108,12 +154,12 @@ pub(crate) struct UpdateBody {
     mls_public_keys: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct RemoveBody {
     password: Option<Password>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct ListClientsBody {
     qualified_users: Vec<Qualified<UserId>>,
 }
@@ -220,14 +266,9 @@ pub(crate) async fn remove(
     State(app): State<App>,
     caller: UserCaller,
     Path(client): Path<ClientId>,
-    body: Bytes,
+    body: Option<Json<RemoveBody>>,
 ) -> Result<StatusCode, HttpError> {
-    let body: RemoveBody = if body.is_empty() {
-        RemoveBody::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|_| HttpError::from(label::BAD_REQUEST))?
-    };
-    app.clients.remove(*caller, client, body.password).await?;
+    app.clients.remove(*caller, client, body.and_then(|Json(body)| body.password)).await?;
     Ok(StatusCode::OK)
 }
 
@@ -237,9 +278,9 @@ pub(crate) async fn get_capabilities(
     State(app): State<App>,
     caller: UserCaller,
     Path(client): Path<ClientId>,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<Json<Capabilities>, HttpError> {
     let client = app.clients.own_client(caller.user, client).await?;
-    Ok(Json(json!({ "capabilities": client.capabilities })))
+    Ok(Json(Capabilities { capabilities: client.capabilities }))
 }
 
 /// `GET /clients/{id}/prekeys`: the numbers that are left, the last resort key's included.
@@ -258,7 +299,7 @@ pub(crate) async fn list_of_user(
     State(app): State<App>,
     _: UserCaller,
     Path((domain, id)): Path<(Domain, UserId)>,
-) -> Result<Json<Vec<Value>>, HttpError> {
+) -> Result<Json<Vec<PublicClientJson>>, HttpError> {
     let clients = app.clients.list_of(Qualified::new(id, domain)).await?;
     Ok(Json(clients.iter().map(public_json).collect()))
 }
@@ -269,7 +310,7 @@ pub(crate) async fn get_of_user(
     State(app): State<App>,
     _: UserCaller,
     Path((domain, id, client)): Path<(Domain, UserId, ClientId)>,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<Json<PublicClientJson>, HttpError> {
     let clients = app.clients.list_of(Qualified::new(id, domain)).await?;
     let found = clients.iter().find(|(id, _)| *id == client).ok_or(ClientError::NotFound)?;
     Ok(Json(public_json(found)))
@@ -281,21 +322,16 @@ pub(crate) async fn list_of_users(
     State(app): State<App>,
     _: UserCaller,
     Json(body): Json<ListClientsBody>,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<Json<ClientsOfUsers>, HttpError> {
     if !(1..=MAX_USERS).contains(&body.qualified_users.len()) {
         return Err(ClientError::Invalid("1 to 500 users are required").into());
     }
     let found = app.clients.list_many(body.qualified_users).await?;
-    let map: BTreeMap<_, BTreeMap<String, Vec<Value>>> = found
-        .into_iter()
-        .map(|(domain, users)| {
-            let users = users
-                .into_iter()
-                .map(|clients| (clients.user.to_string(), clients.clients.iter().map(public_json).collect()));
-            (domain.as_str().to_owned(), users.collect())
-        })
-        .collect();
-    Ok(Json(json!({ "qualified_user_map": map })))
+    let map = found.into_iter().map(|(domain, users)| {
+        let users = users.into_iter().map(|clients| (clients.user, clients.clients.iter().map(public_json).collect()));
+        (domain, users.collect())
+    });
+    Ok(Json(ClientsOfUsers { qualified_user_map: map.collect() }))
 }
 
 /// `GET /users/{domain}/{id}/prekeys/{client}`: 404 `not-found`; the federation errors.
@@ -304,9 +340,9 @@ pub(crate) async fn claim_prekey(
     State(app): State<App>,
     _: UserCaller,
     Path((domain, id, client)): Path<(Domain, UserId, ClientId)>,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<Json<ClaimedPrekey>, HttpError> {
     let prekey = app.clients.claim_prekey(Qualified::new(id, domain), client).await?;
-    Ok(Json(json!({ "client": client, "prekey": prekey })))
+    Ok(Json(ClaimedPrekey { client, prekey }))
 }
 
 /// `GET /users/{domain}/{id}/prekeys`: one of each client; the federation errors.
@@ -315,11 +351,10 @@ pub(crate) async fn claim_bundle(
     State(app): State<App>,
     _: UserCaller,
     Path((domain, id)): Path<(Domain, UserId)>,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<Json<PrekeyBundle>, HttpError> {
     let prekeys = app.clients.claim_bundle(Qualified::new(id, domain)).await?;
-    let clients: Vec<_> =
-        prekeys.iter().map(|(client, prekey)| json!({ "client": client, "prekey": prekey })).collect();
-    Ok(Json(json!({ "user": id, "clients": clients })))
+    let clients = prekeys.into_iter().map(|(client, prekey)| ClaimedPrekey { client, prekey }).collect();
+    Ok(Json(PrekeyBundle { user: id, clients }))
 }
 
 /// `POST /users/list-prekeys`: `null` for clients without prekeys or that do not exist; users of backends that cannot be
@@ -329,24 +364,13 @@ pub(crate) async fn claim_many(
     State(app): State<App>,
     _: UserCaller,
     Json(wanted): Json<BTreeMap<Domain, HashMap<UserId, Vec<ClientId>>>>,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<Json<ClaimedPrekeys>, HttpError> {
     let claimed = app.clients.claim_many(wanted).await?;
-    let map: BTreeMap<_, BTreeMap<String, BTreeMap<String, Option<Prekey>>>> = claimed
-        .prekeys
-        .into_iter()
-        .map(|(domain, users)| {
-            let users = users.into_iter().map(|(user, clients)| {
-                let clients = clients.into_iter().map(|(client, prekey)| (client.to_string(), prekey));
-                (user.to_string(), clients.collect())
-            });
-            (domain.as_str().to_owned(), users.collect())
-        })
-        .collect();
-    let mut json = json!({ "qualified_user_client_prekeys": map });
-    if !claimed.failed.is_empty() {
-        json["failed_to_list"] = json!(claimed.failed);
-    }
-    Ok(Json(json))
+    let map = claimed.prekeys.into_iter().map(|(domain, users)| {
+        let users = users.into_iter().map(|(user, clients)| (user, clients.into_iter().collect()));
+        (domain, users.collect())
+    });
+    Ok(Json(ClaimedPrekeys { qualified_user_client_prekeys: map.collect(), failed_to_list: claimed.failed }))
 }
 
 /// `/mls/key-packages/…`: this backend does not speak MLS.

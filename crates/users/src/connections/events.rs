@@ -7,8 +7,10 @@ use aldis_proto::{
     federation::v1::{ConnectionRescinded, UsersEvent, users_event},
     internal::v1::ApplyRelationRequest,
 };
-use aldis_types::{Domain, Name, OneToOneProtocol, Qualified, Relation, UserId, one_to_one};
+use aldis_types::{ConversationId, Domain, Name, OneToOneProtocol, Qualified, Relation, Timestamp, UserId, one_to_one};
 use prost::Message;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::store::ConnectionRow;
@@ -19,18 +21,31 @@ const APPLY_RELATION: u32 = 1;
 pub(crate) const CONNECTION_RESCINDED: u32 = 10;
 
 /// A connection as its user sees it.
-pub(crate) fn connection_json(user: UserId, row: &ConnectionRow, domain: &Domain) -> Value {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Connection")]
+pub(crate) struct ConnectionJson {
+    from: UserId,
+    to: UserId,
+    qualified_to: Qualified<UserId>,
+    status: Relation,
+    last_update: Timestamp,
+    conversation: ConversationId,
+    qualified_conversation: Qualified<ConversationId>,
+}
+
+/// A connection as its user sees it.
+pub(crate) fn connection_json(user: UserId, row: &ConnectionRow, domain: &Domain) -> ConnectionJson {
     let own = Qualified::new(user, domain.clone());
     let conversation = one_to_one(&own, &row.other, OneToOneProtocol::Proteus);
-    json!({
-        "from": user,
-        "to": row.other.id,
-        "qualified_to": row.other,
-        "status": row.status,
-        "last_update": row.time,
-        "conversation": conversation.id,
-        "qualified_conversation": conversation,
-    })
+    ConnectionJson {
+        from: user,
+        to: row.other.id,
+        qualified_to: row.other.clone(),
+        status: row.status,
+        last_update: row.time,
+        conversation: conversation.id,
+        qualified_conversation: conversation,
+    }
 }
 
 fn connection_event(user: UserId, row: &ConnectionRow, domain: &Domain, actor: Option<&Name>) -> Value {

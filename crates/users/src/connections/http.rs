@@ -8,24 +8,36 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{ConnectionError, events::connection_json};
+use super::{
+    ConnectionError,
+    events::{ConnectionJson, connection_json},
+};
 use crate::app::App;
 
 const DEFAULT_SIZE: usize = 100;
 const MAX_SIZE: usize = 500;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct UpdateBody {
     status: Relation,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct ListBody {
+    #[schemars(range(min = 1, max = 500))]
     size: Option<usize>,
     paging_state: Option<String>,
+}
+
+/// Some connections, and where to go on.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ConnectionPage {
+    connections: Vec<ConnectionJson>,
+    has_more: bool,
+    paging_state: String,
 }
 
 /// `POST /connections/{domain}/{id}`: 201, or 200 when there was a connection. 400 `invalid-user`; 403 `no-identity`,
@@ -62,7 +74,7 @@ pub(crate) async fn get(
     State(app): State<App>,
     caller: UserCaller,
     Path((domain, id)): Path<(Domain, UserId)>,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<Json<ConnectionJson>, HttpError> {
     let row = app.connections.get(caller.user, &Qualified::new(id, domain)).await?;
     Ok(Json(connection_json(caller.user, &row, &app.domain)))
 }
@@ -73,7 +85,7 @@ pub(crate) async fn list(
     State(app): State<App>,
     caller: UserCaller,
     Json(body): Json<ListBody>,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<Json<ConnectionPage>, HttpError> {
     let size = body.size.unwrap_or(DEFAULT_SIZE);
     if !(1..=MAX_SIZE).contains(&size) {
         return Err(ConnectionError::Invalid("The size is 1 to 500").into());
@@ -84,12 +96,9 @@ pub(crate) async fn list(
     let has_more = rows.len() > size;
     rows.truncate(size);
     let last = rows.last().map(|row| row.other.clone()).or(after);
-    let connections: Vec<_> = rows.iter().map(|row| connection_json(caller.user, row, &app.domain)).collect();
-    Ok(Json(json!({
-        "connections": connections,
-        "has_more": has_more,
-        "paging_state": last.as_ref().map(paging_state).unwrap_or_default(),
-    })))
+    let connections = rows.iter().map(|row| connection_json(caller.user, row, &app.domain)).collect();
+    let paging_state = last.as_ref().map(paging_state).unwrap_or_default();
+    Ok(Json(ConnectionPage { connections, has_more, paging_state }))
 }
 
 /// The last connection of a page, opaque to clients.

@@ -1,27 +1,37 @@
 //! The routes of start-up. The answers are small and true.
 
 use aldis_api::{ApiVersion, HttpError, Json, UserCaller, label};
-use aldis_types::Strategy;
+use aldis_types::{Domain, Strategy};
 use axum::{
     extract::State,
     response::{Html, IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{app::App, config::Registration};
 
+/// Which versions of the API there are.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ApiVersions {
+    supported: Vec<u8>,
+    development: [u8; 0],
+    /// Whether users of other backends can be reached.
+    federation: bool,
+    domain: Domain,
+}
+
 /// `GET /api-version`.
 #[tracing::instrument(name = "http.startup.api_version", level = "debug", skip_all)]
-pub(crate) async fn api_version(State(app): State<App>) -> Json<Value> {
+pub(crate) async fn api_version(State(app): State<App>) -> Json<ApiVersions> {
     let supported: Vec<u8> = (ApiVersion::MIN.0..=ApiVersion::MAX.0).collect();
-    Json(json!({
-        "supported": supported,
-        "development": [],
-        "federation": app.config.federation.strategy != Strategy::AllowNone,
-        "domain": app.domain,
-    }))
+    Json(ApiVersions {
+        supported,
+        development: [],
+        federation: app.config.federation.strategy != Strategy::AllowNone,
+        domain: app.domain.clone(),
+    })
 }
 
 /// `GET /status`: the backend answers.
@@ -30,21 +40,46 @@ pub(crate) async fn status() -> StatusCode {
     StatusCode::OK
 }
 
+/// Where an app finds this backend.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Deeplink")]
+pub(crate) struct DeeplinkJson<'a> {
+    endpoints: EndpointsJson<'a>,
+    title: &'a str,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Endpoints")]
+struct EndpointsJson<'a> {
+    #[serde(rename = "backendURL")]
+    backend: &'a str,
+    #[serde(rename = "backendWSURL")]
+    backend_ws: &'a str,
+    #[serde(rename = "blackListURL")]
+    black_list: &'a str,
+    #[serde(rename = "teamsURL")]
+    teams: &'a str,
+    #[serde(rename = "accountsURL")]
+    accounts: &'a str,
+    #[serde(rename = "websiteURL")]
+    website: &'a str,
+}
+
 /// `GET /deeplink.json` and `GET /config.json`: 404 `not-found` when no endpoints are configured.
 #[tracing::instrument(name = "http.startup.deeplink", skip_all)]
 pub(crate) async fn deeplink(State(app): State<App>) -> Result<Response, HttpError> {
     let deeplink = app.config.deeplink.as_ref().ok_or(label::NOT_FOUND)?;
-    let json = json!({
-        "endpoints": {
-            "backendURL": deeplink.backend_url,
-            "backendWSURL": deeplink.backend_ws_url,
-            "blackListURL": deeplink.black_list_url,
-            "teamsURL": deeplink.teams_url,
-            "accountsURL": deeplink.accounts_url,
-            "websiteURL": deeplink.website_url,
+    let json = DeeplinkJson {
+        endpoints: EndpointsJson {
+            backend: &deeplink.backend_url,
+            backend_ws: &deeplink.backend_ws_url,
+            black_list: &deeplink.black_list_url,
+            teams: &deeplink.teams_url,
+            accounts: &deeplink.accounts_url,
+            website: &deeplink.website_url,
         },
-        "title": deeplink.title,
-    });
+        title: &deeplink.title,
+    };
     let everybody = HeaderValue::from_static("*");
     Ok(([(header::ACCESS_CONTROL_ALLOW_ORIGIN, everybody)], Json(json)).into_response())
 }
@@ -69,34 +104,60 @@ fn creation_is_restricted(app: &App) -> bool {
     app.config.registration == Registration::Closed
 }
 
+/// What an app needs to know before anybody has logged in.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct PublicSettings {
+    #[serde(rename = "setRestrictUserCreation")]
+    restrict_user_creation: bool,
+}
+
+/// What an app needs to know.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Settings {
+    #[serde(rename = "setRestrictUserCreation")]
+    restrict_user_creation: bool,
+    #[serde(rename = "setEnableMls")]
+    enable_mls: bool,
+}
+
 /// `GET /system/settings/unauthorized`.
 #[tracing::instrument(name = "http.startup.public_settings", skip_all)]
-pub(crate) async fn public_settings(State(app): State<App>) -> Json<Value> {
-    Json(json!({ "setRestrictUserCreation": creation_is_restricted(&app) }))
+pub(crate) async fn public_settings(State(app): State<App>) -> Json<PublicSettings> {
+    Json(PublicSettings { restrict_user_creation: creation_is_restricted(&app) })
 }
 
 /// `GET /system/settings`.
 #[tracing::instrument(name = "http.startup.settings", skip_all)]
-pub(crate) async fn settings(State(app): State<App>, _: UserCaller) -> Json<Value> {
-    Json(json!({ "setRestrictUserCreation": creation_is_restricted(&app), "setEnableMls": false }))
+pub(crate) async fn settings(State(app): State<App>, _: UserCaller) -> Json<Settings> {
+    Json(Settings { restrict_user_creation: creation_is_restricted(&app), enable_mls: false })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct DomainRegistrationBody {
     #[serde(rename = "email")]
     _email: String,
 }
 
+/// Where users of an e-mail domain log in.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct DomainRegistration {
+    domain_redirect: &'static str,
+}
+
 /// `POST /get-domain-registration`: no e-mail domain is sent elsewhere.
 #[tracing::instrument(name = "http.startup.domain_registration", skip_all)]
-pub(crate) async fn domain_registration(Json(_): Json<DomainRegistrationBody>) -> Json<Value> {
-    Json(json!({ "domain_redirect": "none" }))
+pub(crate) async fn domain_registration(Json(_): Json<DomainRegistrationBody>) -> Json<DomainRegistration> {
+    Json(DomainRegistration { domain_redirect: "none" })
 }
+
+/// Settings of single sign-on: none.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct SsoSettings {}
 
 /// `GET /sso/settings`: there is no single sign-on.
 #[tracing::instrument(name = "http.startup.sso_settings", skip_all)]
-pub(crate) async fn sso_settings() -> Json<Value> {
-    Json(json!({}))
+pub(crate) async fn sso_settings() -> Json<SsoSettings> {
+    Json(SsoSettings {})
 }
 
 /// `HEAD /sso/initiate-login/{code}`: there is no single sign-on.
@@ -111,10 +172,16 @@ pub(crate) async fn custom_backend() -> HttpError {
     label::CUSTOM_BACKEND_NOT_FOUND.into()
 }
 
+/// What somebody agreed to.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Consent {
+    results: [String; 0],
+}
+
 /// `GET /self/consent`: nothing is asked for.
 #[tracing::instrument(name = "http.startup.consent", skip_all)]
-pub(crate) async fn consent(_: UserCaller) -> Json<Value> {
-    Json(json!({ "results": [] }))
+pub(crate) async fn consent(_: UserCaller) -> Json<Consent> {
+    Json(Consent { results: [] })
 }
 
 /// `PUT /self/consent`: nothing is kept.
@@ -133,8 +200,15 @@ pub(crate) async fn method_not_allowed() -> HttpError {
     label::METHOD_NOT_ALLOWED.into()
 }
 
+/// Versions of an app that are refused.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ClientBlacklist {
+    min_version: &'static str,
+    exclude: [String; 0],
+}
+
 /// `GET /clientblacklist/{platform}`: no version of an app is refused here.
 #[tracing::instrument(name = "http.startup.client_blacklist", level = "debug", skip_all)]
-pub(crate) async fn client_blacklist() -> Json<Value> {
-    Json(json!({ "min_version": "0", "exclude": [] }))
+pub(crate) async fn client_blacklist() -> Json<ClientBlacklist> {
+    Json(ClientBlacklist { min_version: "0", exclude: [] })
 }
