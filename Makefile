@@ -19,7 +19,7 @@ WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-golden fuzz check structure fmt deny bench bench-parts
+.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-golden test-turn fuzz check structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,11 @@ test-status: tests/browser/node_modules ## the status page in a real browser (Ch
 fuzz: ## search longer for input from outside that is read wrongly: FUZZ_SECONDS=60 for each target
 	BOLERO_RANDOM_TEST_TIME_MS=$$(($(FUZZ_SECONDS) * 1000)) BOLERO_RANDOM_ITERATIONS=1000000000 \
 		$(CARGO) test $(CARGO_FLAGS) $(ALL) --exclude aldis-it --lib -- fuzz:: --test-threads=2
+
+test-turn: ## credentials for calls against real TURN servers (Debian's coturn)
+	scripts/debian.sh turnserver coturn
+	$(CARGO) build $(CARGO_FLAGS) -p aldis
+	ALDIS_BIN=$(ALDIS)/debug/aldis "$$(scripts/venv.sh turn tests/turn/requirements.txt)/python" tests/turn/test_turn.py
 
 test-golden: ## our types against golden JSON: GOLDEN=folder with golden/ and golden-federation/
 	@test -d '$(GOLDEN)/golden' || { echo 'GOLDEN names the folder with golden/ and golden-federation/' >&2; exit 2; }

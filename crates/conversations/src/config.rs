@@ -15,6 +15,8 @@ pub struct Config {
     pub max_message_bytes: usize,
     /// How long the answer to a request is kept for its retry, in hours: 1 to 168.
     pub answer_retention_hours: u32,
+    /// Tell apps that conference calls are offered; needs SFT servers (`users.calls`). Default false.
+    pub conference_calling: bool,
     /// What one other backend may ask for.
     pub quotas: Quotas,
 }
@@ -46,6 +48,7 @@ impl Default for Config {
             max_members: MAX_MEMBERS,
             max_message_bytes: MAX_MESSAGE_BYTES,
             answer_retention_hours: 24,
+            conference_calling: false,
             quotas: Quotas::default(),
         }
     }

@@ -8,8 +8,8 @@ use aldis_types::Domain;
 use axum::extract::FromRef;
 
 use crate::{
-    accounts::Accounts, auth::Auth, clients::Clients, config::Config, connections::Connections, properties::Properties,
-    search::Search,
+    accounts::Accounts, auth::Auth, calls::Servers, clients::Clients, config::Config, connections::Connections,
+    properties::Properties, search::Search,
 };
 
 /// The parts of [`App`].
@@ -24,6 +24,7 @@ pub(crate) struct Parts {
     pub(crate) clients: Clients,
     pub(crate) connections: Connections,
     pub(crate) search: Search,
+    pub(crate) servers: Servers,
     pub(crate) properties: Properties,
 }
 

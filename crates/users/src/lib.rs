@@ -68,6 +68,7 @@ use crate::{
         keys::TokenKeys,
         store::{AuthStore, SqliteAuth},
     },
+    calls::{Dns, Servers},
     clients::{
         ClientCache, ClientParts, Clients,
         grpc::ClientsGrpc,
@@ -271,6 +272,7 @@ async fn open_capabilities(
         clients: Clients::new(config.clone(), clients),
         connections: Connections::new(config.clone(), connections),
         search: Search::new(domain.clone(), stores.accounts.clone(), peers, policy.clone()),
+        servers: Servers::new(config.clone()),
         properties: Properties::new(config.clone(), properties),
     });
     Ok(Capabilities { app, administration, remotes, mail })
@@ -356,6 +358,12 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
     let mut tasks = JoinSet::new();
     tasks.spawn(auth::grpc::feed(verifier, capabilities.app.auth.revocations().watch()));
     tasks.spawn(capabilities.remotes.clone().keep_current());
+    let servers = capabilities.app.servers.clone();
+    if servers.changes() {
+        let dns =
+            Dns::new(config.calls.dns_server).map_err(|error| StartError::Config(format!("users.calls: {error}")))?;
+        tasks.spawn(servers.keep(Arc::new(dns)));
+    }
     tasks.spawn(mailer.run());
     tasks.spawn(sweeper.run());
     tasks.spawn(stores.outbox.clone().run(relays));

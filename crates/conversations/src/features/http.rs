@@ -1,4 +1,4 @@
-//! Client routes of features: truthful answers for accounts without teams on a backend without MLS and conferences.
+//! Client routes of features: truthful answers for accounts without teams on a backend without MLS.
 
 use std::collections::BTreeMap;
 
@@ -64,13 +64,16 @@ fn off(config: Value) -> Feature {
 }
 
 /// Every feature that any version of the API knows.
-pub(super) fn feature_configs() -> Features {
+pub(super) fn feature_configs(conference_calling: bool) -> Features {
     let mut all: Features = OFF.iter().map(|name| ((*name).to_owned(), feature("disabled", "locked", None))).collect();
     let mut put = |name: &str, value| drop(all.insert(name.to_owned(), value));
     let app_lock = json!({ "enforceAppLock": false, "inactivityTimeoutSecs": 60 });
     put("appLock", feature("enabled", "unlocked", Some(app_lock)));
     put("fileSharing", feature("enabled", "unlocked", None));
-    put("conferenceCalling", off(json!({ "useSFTForOneToOneCalls": false })));
+    let conferences = json!({ "useSFTForOneToOneCalls": false });
+    let conferences =
+        if conference_calling { feature("enabled", "unlocked", Some(conferences)) } else { off(conferences) };
+    put("conferenceCalling", conferences);
     put("selfDeletingMessages", feature("enabled", "unlocked", Some(json!({ "enforcedTimeoutSeconds": 0 }))));
     put("conversationGuestLinks", feature("disabled", "locked", None));
     put(
@@ -96,8 +99,8 @@ pub(super) fn feature_configs() -> Features {
 
 /// `GET /feature-configs`.
 #[tracing::instrument(name = "http.features.feature_configs", skip_all, fields(user.id))]
-pub(crate) async fn get_feature_configs(_: UserCaller) -> Json<Features> {
-    Json(feature_configs())
+pub(crate) async fn get_feature_configs(State(app): State<App>, _: UserCaller) -> Json<Features> {
+    Json(feature_configs(app.config.conference_calling))
 }
 
 /// `GET /conversations/{id}/features/conversationGuestLinks`, for members.

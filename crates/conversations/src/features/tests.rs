@@ -11,7 +11,7 @@ use crate::testing::{World, user};
 
 #[test]
 fn every_feature_that_clients_parse_is_there() {
-    let all = json!(feature_configs());
+    let all = json!(feature_configs(false));
     for name in [
         "appLock",
         "classifiedDomains",
@@ -40,6 +40,7 @@ fn every_feature_that_clients_parse_is_there() {
         assert_eq!(all[off]["status"], "disabled", "{off}");
     }
     assert_eq!(all.as_object().unwrap().len(), 30);
+    assert_eq!(json!(feature_configs(true))["conferenceCalling"]["status"], "enabled");
 }
 
 #[tokio::test]
@@ -70,7 +71,7 @@ async fn what_clients_ask_at_start_is_answered() {
     assert!(status == StatusCode::OK && keys["removal"].is_object());
     assert_eq!(alpha.get(&ann, "/mls/public-keys?format=jwk").await.1["removal"]["ed25519"]["kty"], "OKP");
     assert_eq!(alpha.get(&ann, "/mls/public-keys?format=pem").await.0, StatusCode::BAD_REQUEST);
-    assert_eq!(alpha.get(&ann, "/feature-configs").await.1, json!(feature_configs()));
+    assert_eq!(alpha.get(&ann, "/feature-configs").await.1, json!(feature_configs(false)));
     assert_eq!(alpha.get(&ann, "/teams").await.1, json!({ "teams": [], "has_more": false }));
     let labels = [
         (Method::GET, "/conversations/mls-self", "mls-not-enabled"),

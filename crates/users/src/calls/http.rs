@@ -5,7 +5,7 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ice_servers;
+use super::{ice_servers, sft_servers};
 use crate::app::App;
 
 const MAX_LIMIT: usize = 10;
@@ -26,6 +26,10 @@ pub(crate) struct IceServerJson {
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct SftServerJson {
     urls: [String; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<String>,
 }
 
 /// Servers for calls.
@@ -38,6 +42,9 @@ pub(crate) struct CallsConfig {
     sft_servers: Option<Vec<SftServerJson>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sft_servers_all: Option<Vec<SftServerJson>>,
+    /// Whether the SFT servers take part in conferences with those of other backends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_federating: Option<bool>,
 }
 
 /// `GET /calls/config/v2?limit=1..10`: 500 when no TURN server is configured.
@@ -51,7 +58,9 @@ pub(crate) async fn get_config(
         return Err(HttpError::with_message(label::BAD_REQUEST, "The limit is 1 to 10"));
     }
     let config = &app.config.calls;
-    let servers = ice_servers(config, &app.random, caller.user, app.clock.now(), query.limit);
+    let lists = app.servers.now();
+    let now = app.clock.now();
+    let servers = ice_servers(config, &lists, &app.random, caller.user, now, query.limit);
     if servers.is_empty() {
         return Err(HttpError::with_message(label::SERVER_ERROR, "No TURN server is configured"));
     }
@@ -60,14 +69,18 @@ pub(crate) async fn get_config(
         username: server.username,
         credential: server.credential,
     });
-    let sft = |count: usize| {
-        let servers = config.sft_urls.iter().take(count).map(|url| SftServerJson { urls: [url.clone()] });
-        (!config.sft_urls.is_empty()).then(|| servers.collect())
+    let sft = sft_servers(config, &lists, &app.random, caller.user, now);
+    let bare = |url: String| SftServerJson { urls: [url], username: None, credential: None };
+    let known = |url: String| SftServerJson {
+        urls: [url],
+        username: sft.credentials.as_ref().map(|it| it.username.clone()),
+        credential: sft.credentials.as_ref().map(|it| it.credential.clone()),
     };
     Ok(Json(CallsConfig {
         ttl: config.ttl_seconds,
         ice_servers: ice_servers.collect(),
-        sft_servers: sft(1),
-        sft_servers_all: sft(usize::MAX),
+        sft_servers: (!sft.some.is_empty()).then(|| sft.some.iter().cloned().map(bare).collect()),
+        sft_servers_all: sft.all.as_ref().map(|all| all.iter().cloned().map(known).collect()),
+        is_federating: config.sft_federating,
     }))
 }

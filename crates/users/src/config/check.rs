@@ -1,6 +1,6 @@
 //! What a configuration must be beyond its types. Every text names key, value and what is allowed.
 
-use super::{Config, Registration};
+use super::{Config, Registration, is_turn_uri};
 
 const YEAR: u64 = 366 * 86_400;
 
@@ -104,15 +104,20 @@ impl Config {
         let calls = &self.calls;
         in_range("calls.credential_seconds", calls.credential_seconds, 60..=YEAR)?;
         in_range("calls.ttl_seconds", calls.ttl_seconds, 1..=YEAR)?;
-        if let Some(wrong) = calls.turn_uris.iter().find(|uri| !uri.starts_with("turn:") && !uri.starts_with("turns:"))
-        {
+        in_range("calls.discovery_seconds", calls.discovery_seconds, 1..=3600)?;
+        in_range("calls.sft_list_length", calls.sft_list_length as u64, 1..=100)?;
+        if !calls.sft_service.starts_with('_') || calls.sft_service.contains('.') {
+            return Err("users.calls.sft_service: allowed is one label that begins with an underscore".to_owned());
+        }
+        if let Some(wrong) = calls.turn_uris.iter().find(|uri| !is_turn_uri(uri)) {
             return Err(format!("users.calls.turn_uris: \"{wrong}\": allowed are turn: and turns: URIs"));
         }
         if let Some(wrong) = calls.sft_urls.iter().find(|url| !url.starts_with("https://")) {
             return Err(format!("users.calls.sft_urls: \"{wrong}\": allowed are https:// URLs"));
         }
-        if !calls.turn_uris.is_empty() && calls.secret.as_ref().is_none_or(|secret| secret.expose().is_empty()) {
-            return Err("users.calls.secret: needed with users.calls.turn_uris".to_owned());
+        let any = !calls.turn_uris.is_empty() || calls.turn_uris_file.is_some() || calls.turn_discovery.is_some();
+        if any && calls.secret.as_ref().is_none_or(|secret| secret.expose().is_empty()) {
+            return Err("users.calls.secret: needed with TURN servers".to_owned());
         }
         Ok(())
     }

@@ -2,9 +2,9 @@
 
 mod check;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use aldis_types::Strategy;
+use aldis_types::{Domain, Strategy};
 use serde::{Deserialize, Deserializer, de};
 use zeroize::Zeroizing;
 
@@ -199,24 +199,77 @@ pub enum SmtpEncryption {
 pub struct Calls {
     /// TURN servers, for instance `"turn:turn.example.com:3478?transport=udp"`.
     pub turn_uris: Vec<String>,
-    /// The secret shared with the TURN servers, needed with `turn_uris`.
+    /// A file with further TURN servers, a URI a line; read again every `discovery_seconds`.
+    pub turn_uris_file: Option<PathBuf>,
+    /// A domain below which further TURN servers are found, by the SRV records `_turn._udp`, `_turn._tcp` and
+    /// `_turns._tcp`.
+    pub turn_discovery: Option<Domain>,
+    /// The secret shared with the TURN servers, needed with any of them.
     pub secret: Option<Secret>,
+    /// How the TURN servers check credentials: `"sha512"` as restund and Wire's own build of coturn do, `"rest"` as
+    /// every coturn does with `use-auth-secret`. Default `"sha512"`.
+    pub turn_credentials: TurnCredentials,
     /// Lifetime of the credentials in seconds. Default 21600.
     pub credential_seconds: u64,
     /// How long clients may keep the answer, in seconds. Default 3600.
     pub ttl_seconds: u64,
     /// SFT servers for conference calls, for instance `"https://sft.example.com:443"`.
     pub sft_urls: Vec<String>,
+    /// A domain below which further SFT servers are found, by the SRV record `_sft._tcp`.
+    pub sft_discovery: Option<Domain>,
+    /// The first label of that record. Default `_sft`.
+    pub sft_service: String,
+    /// How many SFT servers a client is told to choose from, picked at random, 1 to 100. Default 5.
+    pub sft_list_length: usize,
+    /// Tell clients of every SFT server too, so that they know which ones belong to this backend. Needed for
+    /// conferences with other backends. Default true.
+    pub sft_list_all: bool,
+    /// The secret shared with the SFT servers, when they ask for credentials.
+    pub sft_secret: Option<Secret>,
+    /// Whether the SFT servers take part in conferences with those of other backends; must be as the servers
+    /// themselves are set. Not told when not set.
+    pub sft_federating: Option<bool>,
+    /// Seconds between two looks at files and DNS, 1 to 3600. Default 10.
+    pub discovery_seconds: u64,
+    /// The DNS server that is asked. Those of the machine when not set.
+    pub dns_server: Option<SocketAddr>,
+}
+
+/// How TURN servers check credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TurnCredentials {
+    /// A name of the form `d=<expiry>.v=1.k=0.t=s.r=<user>`, HMAC-SHA-512.
+    #[default]
+    Sha512,
+    /// A name of the form `<expiry>:<user>`, HMAC-SHA-1: the "TURN REST API".
+    Rest,
+}
+
+/// Whether a text is the URI of a TURN server.
+pub(crate) fn is_turn_uri(uri: &str) -> bool {
+    uri.starts_with("turn:") || uri.starts_with("turns:")
 }
 
 impl Default for Calls {
     fn default() -> Self {
         Self {
             turn_uris: Vec::new(),
+            turn_uris_file: None,
+            turn_discovery: None,
             secret: None,
+            turn_credentials: TurnCredentials::Sha512,
             credential_seconds: 21_600,
             ttl_seconds: 3600,
             sft_urls: Vec::new(),
+            sft_discovery: None,
+            sft_service: "_sft".to_owned(),
+            sft_list_length: 5,
+            sft_list_all: true,
+            sft_secret: None,
+            sft_federating: None,
+            discovery_seconds: 10,
+            dns_server: None,
         }
     }
 }
