@@ -181,6 +181,62 @@ async fn an_admin_of_another_backend_may_change_a_group() -> Result<()> {
 }
 
 #[tokio::test]
+async fn who_types_is_seen_everywhere_and_nowhere_kept() -> Result<()> {
+    let Three { federation: _federation, ann, bob, cleo } = Three::connected().await?;
+    let group = ann.group("Typing", &[&bob.id, &cleo.id]).await?;
+    everybody_sees(&group, &[&ann, &bob, &cleo]).await?;
+    let mut sockets = [ann.open_socket().await?, bob.open_socket().await?, cleo.open_socket().await?];
+    for (who, writer) in [&ann, &bob, &cleo].into_iter().enumerate() {
+        for status in ["started", "stopped"] {
+            let path = path_of(&group, "/typing");
+            writer.post(&path, &json!({ "status": status })).await?.expect(200)?;
+            for (reader, socket) in sockets.iter_mut().enumerate() {
+                if reader != who {
+                    let event = socket.event("conversation.typing").await?;
+                    ensure!(
+                        event["qualified_from"] == json!(writer.id) && event["data"]["status"] == status,
+                        "{event}"
+                    );
+                    ensure!(event["qualified_conversation"] == json!(group), "{event}");
+                }
+            }
+        }
+    }
+    for user in [&ann, &bob, &cleo] {
+        let queue = user.queue(None).await?;
+        ensure!(queue.iter().all(|event| event.kind() != "conversation.typing"), "it was kept");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_admin_elsewhere_sets_access_and_the_whole_list() -> Result<()> {
+    let Three { federation, ann, bob, cleo } = Three::connected().await?;
+    let eve = federation.user(BETA, "Eve").await?;
+    let fred = federation.user(GAMMA, "Fred").await?;
+    for other in [&eve, &fred] {
+        connect(&bob, other).await?;
+    }
+    let group = ann.group("Whose", &[&bob.id, &cleo.id]).await?;
+    everybody_sees(&group, &[&ann, &bob, &cleo]).await?;
+    let role = path_of(&group, &format!("/members/{}/{}", bob.id.domain, bob.id.id));
+    ann.put(&role, &json!({ "conversation_role": "wire_admin" })).await?.expect(200)?;
+
+    let body = json!({ "qualified_users": [ann.id, eve.id, fred.id], "conversation_role": "wire_member" });
+    let mut socket = cleo.open_socket().await?;
+    bob.put(&path_of(&group, "/members"), &body).await?.expect(200)?;
+    let left = socket.event("conversation.member-leave").await?;
+    ensure!(ids(&left["data"]["qualified_user_ids"])? == set(&[&cleo]), "{left}");
+    everybody_sees(&group, &[&ann, &bob, &eve, &fred]).await?;
+    let access = json!({ "access": [], "access_role": ["non_team_member"] });
+    let event = bob.put(&path_of(&group, "/access"), &access).await?.expect(200)?.value()?;
+    let data = json!({ "access": [], "access_role": "activated", "access_role_v2": ["non_team_member"] });
+    ensure!(event["type"] == "conversation.access-update" && event["data"] == data, "{event}");
+    ann.add_members(&group, &[&cleo.id]).await?.expect_error(403, "access-denied")?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn only_connected_people_come_into_a_group() -> Result<()> {
     let Three { federation, ann, bob, cleo } = Three::connected().await?;
     let stranger = federation.user(BETA, "Stranger").await?;

@@ -89,7 +89,7 @@ fn conversations(routes: Routes<App>) -> Routes<App> {
             "/conversations/{id}/roles",
             get(groups::roles, "The roles of a conversation")
                 .answers::<groups::RolesJson>(200)
-                .errors(&[label::NO_CONVERSATION]),
+                .errors(&[label::NO_CONVERSATION, label::ACCESS_DENIED]),
         )
         .route(
             "/one2one-conversations",
@@ -100,7 +100,8 @@ fn conversations(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{id}/features/conversationGuestLinks",
-            get(features::guest_links, "Whether guests may come by a link").errors(&[label::NO_CONVERSATION]),
+            get(features::guest_links, "Whether guests may come by a link")
+                .errors(&[label::NO_CONVERSATION, label::ACCESS_DENIED]),
         )
 }
 
@@ -236,7 +237,10 @@ fn changes(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{domain}/{id}/self",
-            get(groups::get_self_member, "The caller's own settings").answers::<Option<SelfMemberJson>>(200).since(9),
+            get(groups::get_self_member, "The caller's own settings")
+                .answers::<Option<SelfMemberJson>>(200)
+                .federated()
+                .since(9),
         )
         .route(
             "/conversations/{domain}/{id}/self",

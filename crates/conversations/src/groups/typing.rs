@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long another backend may take to hear of it.
-const TELLING: Duration = Duration::from_secs(2);
+const TELLING: Duration = Duration::from_secs(5);
 /// Most words that are being told to other backends at the same time; further ones are lost.
 const MAX_TELLING: usize = 64;
 

@@ -141,7 +141,7 @@ impl App {
         let mut rows = MemberChange::default();
         let mut drafts = Vec::new();
         let other = Member { user: change.other.clone(), role: RoleName::admin() };
-        if now.user && !was_in {
+        if now.user == Some(true) && !was_in {
             rows.join.insert(user.id);
             let both = now.other == Some(true);
             let kind = if both { ConversationType::OneToOne } else { ConversationType::Connect };
@@ -155,9 +155,9 @@ impl App {
                 others: if both { vec![&other] } else { vec![] },
             };
             drafts.extend(welcome(&view, user, change));
-        } else if now.user && change.relation == Some(Relation::Accepted) && last != Some(Relation::Accepted) {
+        } else if change.relation == Some(Relation::Accepted) && last != Some(Relation::Accepted) {
             drafts.push(joined(id.as_qualified(), [user.id], other));
-        } else if !now.user && was_in {
+        } else if now.user == Some(false) && was_in {
             rows.leave.insert(user.id);
         }
         let outgoing = push::rows(*id.id(), drafts, self.clock.now());
@@ -193,7 +193,7 @@ fn plan(
     let target = membership(change.relation, change.other.domain == *own);
     let is_in = |user| before.as_ref().is_some_and(|before| before.member(user).is_some());
     let mut edit = Edit::default();
-    for (who, wanted) in [(user, Some(target.user)), (&change.other, target.other)] {
+    for (who, wanted) in [(user, target.user), (&change.other, target.other)] {
         match (wanted, is_in(who)) {
             (Some(true), false) => edit.add.push(Member { user: who.clone(), role: RoleName::admin() }),
             (Some(false), true) => edit.remove.push(who.clone()),

@@ -15,13 +15,13 @@ use crate::{
 #[test]
 fn membership_follows_the_relation() {
     let cases = [
-        (Some(Relation::Accepted), true, Some(true)),
-        (Some(Relation::Sent), true, Some(false)),
-        (Some(Relation::Pending), false, Some(true)),
-        (Some(Relation::Ignored), false, Some(true)),
-        (Some(Relation::Blocked), false, None),
-        (Some(Relation::Cancelled), false, Some(false)),
-        (None, false, Some(false)),
+        (Some(Relation::Accepted), Some(true), Some(true)),
+        (Some(Relation::Sent), Some(true), Some(false)),
+        (Some(Relation::Pending), Some(false), Some(true)),
+        (Some(Relation::Ignored), Some(false), Some(true)),
+        (Some(Relation::Blocked), Some(false), None),
+        (Some(Relation::Cancelled), Some(false), Some(false)),
+        (None, None, Some(false)),
     ];
     for (relation, user, other) in cases {
         assert_eq!(membership(relation, false), Membership { user, other }, "{relation:?}");

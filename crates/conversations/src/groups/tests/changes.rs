@@ -1,5 +1,11 @@
 //! Every kind of change, made by a member of the owner's backend and by one of another; and what does not exist.
 
+use aldis_proto::{
+    convert,
+    federation::v1::{self as pb, conversations_client::ConversationsClient},
+    metadata,
+};
+use aldis_types::ConversationId;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -150,6 +156,50 @@ async fn a_whole_list_of_members_is_set_at_once() {
     assert_eq!(put(&beta, &ben, &[&ann, &dan, &eve]).await.0, StatusCode::OK);
     assert_eq!(alpha.kinds(&ann).len(), before);
     assert_eq!(put(&alpha, &ann, &[]).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn nobody_makes_others_type() {
+    let world = World::default();
+    let (alpha, _beta, [ann, ben, cleo], id) = scene(&world).await;
+    let stranger = user(7, "alpha.test");
+    let conversation: ConversationId = id.parse().unwrap();
+    let mut evil = ConversationsClient::new(world.as_backend("evil.test"));
+    let request = |user: &QualifiedUser| {
+        let mut request = tonic::Request::new(pb::TypingRequest {
+            conversation: convert::bytes_of(conversation),
+            user: convert::bytes_of(user.id),
+            connection: 0,
+            status: pb::TypingStatus::Started.into(),
+        });
+        request.metadata_mut().insert(metadata::TARGET_DOMAIN, "alpha.test".parse().unwrap());
+        request
+    };
+    // A bare id is one of the caller's, who has nobody in it.
+    for user in [&ann, &ben] {
+        let answer = evil.typing(request(user)).await.unwrap().into_inner();
+        let refused = pb::typing_response::Outcome::Refused(pb::Refused { label: "no-conversation".to_owned() });
+        assert_eq!(answer.outcome, Some(refused));
+    }
+    // Of a conversation of its own in which nobody here is, and with the id of one of ours.
+    for id in [conversation, ConversationId::new(uuid::Uuid::from_u128(5))] {
+        for user in [&ann, &stranger, &user(8, "evil.test")] {
+            let mut request = tonic::Request::new(pb::OnTypingRequest {
+                conversation: convert::bytes_of(id),
+                user: Some(convert::to_qualified(user)),
+                status: pb::TypingStatus::Started.into(),
+                time: 1,
+            });
+            request.metadata_mut().insert(metadata::TARGET_DOMAIN, "alpha.test".parse().unwrap());
+            evil.on_typing(request).await.unwrap();
+        }
+    }
+    let mut unsaid = request(&ann);
+    unsaid.get_mut().status = 0;
+    assert_eq!(evil.typing(unsaid).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    for user in [&ann, &cleo, &stranger] {
+        assert!(!alpha.kinds(user).contains(&"conversation.typing".to_owned()));
+    }
 }
 
 #[tokio::test]
