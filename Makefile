@@ -19,7 +19,7 @@ WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-golden test-turn fuzz check structure fmt deny bench bench-parts
+.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-golden test-s3 test-turn fuzz check structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ test-status: tests/browser/node_modules ## the status page in a real browser (Ch
 	$(CARGO) build $(CARGO_FLAGS) -p aldis
 	$(WITH_NODE) browser="$$(scripts/chromium.sh)" && cd tests/browser && \
 		CHROMIUM="$$browser" ALDIS_BIN=$(ALDIS)/debug/aldis npm test
+
+test-s3: ## files in an object store: one of our own, or the one that ALDIS_TEST_S3_ENDPOINT names
+	$(CARGO) test $(CARGO_FLAGS) $(ALL) --lib -- tests::s3
 
 fuzz: ## search longer for input from outside that is read wrongly: FUZZ_SECONDS=60 for each target
 	BOLERO_RANDOM_TEST_TIME_MS=$$(($(FUZZ_SECONDS) * 1000)) BOLERO_RANDOM_ITERATIONS=1000000000 \

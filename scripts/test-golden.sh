@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${ALDIS_GOLDEN:?names the folder with golden/ and golden-federation/}"
-crates=(golden users conversations notifications)
+crates=(golden users conversations notifications assets)
 export CARGO_TERM_COLOR=never
 log="$(mktemp)"
 trap 'rm -f "$log"' EXIT

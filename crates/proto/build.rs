@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "federation/v1/common.proto",
     "federation/v1/users.proto",
     "federation/v1/conversations.proto",
+    "federation/v1/assets.proto",
     "federation/v1/delivery.proto",
     "federation/v1/federator.proto",
     "internal/v1/users.proto",

@@ -164,6 +164,7 @@ fn paths() -> Vec<String> {
     let mut paths: Vec<String> = ["store.path", "users.mail.folder", "services.ca_file"].map(str::to_owned).into();
     paths.extend(aldis_api::serve::PATHS.iter().map(|key| format!("client.{key}")));
     paths.extend(aldis_federator::PATHS.iter().map(|key| format!("federation.{key}")));
+    paths.extend(aldis_assets::PATHS.iter().map(|key| format!("assets.{key}")));
     for service in ServiceName::ALL {
         let section = format!("services.{}", service.as_str());
         paths.extend([format!("{section}.certificate_file"), format!("{section}.key_file")]);
@@ -225,6 +226,11 @@ impl StoreConfig {
     /// Pages of 8 KiB.
     pub(crate) fn max_pages(&self) -> Option<u32> {
         self.max_mib.map(|mib| mib.saturating_mul(128))
+    }
+
+    /// Where other data of the backend lies, unless settings say otherwise.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.path.parent().map_or_else(PathBuf::new, Path::to_path_buf)
     }
 
     /// The administration socket.

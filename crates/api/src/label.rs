@@ -114,6 +114,15 @@ labels! {
     TOKEN_TOO_LONG = 413 "token-too-long" "The push token is too long";
     APP_NOT_FOUND = 404 "app-not-found" "The app is not known to this backend's push configuration";
 
+    // Assets.
+    ASSET_EMPTY = 400 "invalid-length" "The asset is empty or its length is not stated";
+    ASSET_INCOMPLETE = 400 "incomplete-body" "The body ends before the stated length of the asset";
+    ASSET_DIGEST = 400 "client-error" "The asset does not fit its Content-MD5";
+    ASSET_UNAUTHORISED = 403 "unauthorised" "Only the uploader of an asset can do this";
+    ASSET_NOT_ALLOWED = 403 "asset-not-allowed" "The rules of this backend do not allow assets of this size or type";
+    ASSET_TOO_LARGE = 413 "client-error" "Asset too large";
+    RANGE_NOT_SATISFIABLE = 416 "range-not-satisfiable" "The asset ends before the range that is asked for";
+
     // Start-up stubs.
     CUSTOM_BACKEND_NOT_FOUND = 404 "custom-backend-not-found" "No custom backend is registered for this domain";
     NO_TEAM = 404 "no-team" "Team not found";

@@ -1,48 +1,73 @@
 //! Files that users exchange.
 //!
-//! Not available yet: the routes exist, check the caller, and answer 501 `not-implemented`, so that apps fail as they
-//! should instead of waiting.
+//! Ours are kept in a directory or in S3 and given to whoever shows their token, at other backends too; those of other
+//! backends are fetched through our federator, kept for a while, and given after asking their owner each time.
 
-use aldis_api::{
-    Label, TokenVerifier, UserCaller, label,
-    routes::{self as client, Table, delete, get, post},
-};
-use axum::{Router, extract::FromRef};
-use serde::Deserialize;
-use tokio::task::JoinSet;
+mod blobs;
+mod config;
+mod error;
+mod federation;
+mod objects;
+mod remote;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use aldis_api::TokenVerifier;
+use aldis_peers::{Peers, Policy};
+use aldis_runtime::{SharedClock, SharedRandom};
+use aldis_storage::{Db, StoreError};
+use aldis_types::Domain;
+use axum::Router;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tonic::service::Routes;
+
+pub use config::{CacheConfig, Config, PATHS, PeersConfig, RemoteConfig, S3Config, Secret};
+pub use routes::table;
+
+use blobs::{BlobStore, directory::Directory};
+use error::AssetError;
+use federation::{Allowance, Federation};
+use objects::{
+    Assets,
+    store::{MIGRATIONS, SqliteAssets},
+};
+use remote::{Remotes, cache::Cache, peers::AssetPeers};
 
 /// Path prefixes of this service in the client API.
 pub const PREFIXES: &[&str] = &["/assets"];
 
-/// Section `[assets]`; no settings yet.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {}
-
-impl Config {
-    /// Refuses what cannot be used.
-    pub fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
 /// What the service needs from outside.
-#[derive(Clone)]
 pub struct Dependencies {
+    /// Our own domain.
+    pub domain: Domain,
+    /// The backend's embedded store.
+    pub db: Db,
+    /// The time of day.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub random: SharedRandom,
+    /// The federation policy in force.
+    pub policy: Policy,
     /// Checks tokens.
     pub verifier: TokenVerifier,
+    /// Other backends.
+    pub peers: Peers,
+    /// Where files are kept for which the settings name no folder.
+    pub folder: PathBuf,
 }
 
 /// A running service.
 pub struct Service {
     /// Client API, without version prefix.
     pub client: Router,
-    /// Internal gRPC.
+    /// Internal gRPC; nothing is asked of this service.
     pub internal: Routes,
-    /// What other backends may call; nothing yet.
+    /// What other backends may call.
     pub federation: Option<Routes>,
-    /// Background work.
+    /// Background work; the service stops working when it is dropped.
     pub tasks: JoinSet<()>,
 }
 
@@ -52,65 +77,82 @@ pub enum StartError {
     /// A setting is wrong; the text names it.
     #[error("{0}")]
     Config(String),
+    /// The store could not be opened or migrated.
+    #[error("store of assets")]
+    Store(#[from] StoreError),
+    /// The folder, or the object store, cannot be used.
+    #[error("place for the bytes of assets: {0}")]
+    Place(PathBuf, #[source] io::Error),
 }
 
-#[derive(Clone)]
-struct App {
-    verifier: TokenVerifier,
-}
-
-impl FromRef<App> for TokenVerifier {
-    fn from_ref(app: &App) -> Self {
-        app.verifier.clone()
+/// Opens the place for bytes that the settings name.
+async fn open_blobs(config: &Config, folder: PathBuf) -> Result<Arc<dyn BlobStore>, StartError> {
+    #[cfg(feature = "s3")]
+    if let Some(s3) = &config.s3 {
+        let opened = blobs::s3::S3::new(s3).map_err(|error| StartError::Place(PathBuf::from(&s3.bucket), error))?;
+        return Ok(Arc::new(opened));
+    }
+    let folder = config.folder.clone().unwrap_or(folder);
+    match Directory::open(&folder).await {
+        Ok(directory) => Ok(Arc::new(directory)),
+        Err(error) => Err(StartError::Place(folder, error)),
     }
 }
 
-const NOT_AVAILABLE: &[Label] = &[label::NOT_IMPLEMENTED];
-
-async fn not_available(_caller: UserCaller) -> Label {
-    label::NOT_IMPLEMENTED
-}
-
-/// The table of routes.
-pub fn table() -> Table {
-    routes().split().1
-}
-
-fn routes() -> client::Routes<App> {
-    let file = "/assets/{domain}/{key}";
-    let token = "/assets/{key}/token";
-    client::Routes::new()
-        .group("Assets")
-        .route("/assets", post(not_available, "Stores a file").errors(NOT_AVAILABLE))
-        .route(file, get(not_available, "A file").errors(NOT_AVAILABLE))
-        .route(file, delete(not_available, "Removes a file").errors(NOT_AVAILABLE))
-        .route(token, post(not_available, "Renews the token of a file").errors(NOT_AVAILABLE))
-        .route(token, delete(not_available, "Makes a file public").errors(NOT_AVAILABLE))
-}
-
-/// Starts the service.
-#[allow(clippy::unused_async)] // of one shape with the other services
-pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service, StartError> {
+/// Migrates the tables, removes what a crash has left, and starts the background work.
+#[tracing::instrument(name = "assets.start", skip_all, fields(domain = %deps.domain))]
+pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartError> {
     config.check().map_err(StartError::Config)?;
-    let client = routes().split().0.with_state(App { verifier: dependencies.verifier });
-    Ok(Service { client, internal: Routes::default(), federation: None, tasks: JoinSet::new() })
+    deps.db.migrate("assets", MIGRATIONS).await?;
+    let blobs = open_blobs(&config, deps.folder.join("assets")).await?;
+    let store = Arc::new(SqliteAssets(deps.db.clone()));
+    let assets = Assets::new(store, blobs, deps.clock.clone(), deps.random.clone(), &config);
+    let copies = config.cache.folder.clone().unwrap_or_else(|| deps.folder.join("assets-cache"));
+    let cache = Cache::open(copies, &config.cache, deps.db, deps.clock).await?;
+    let remotes = Remotes::new(AssetPeers::new(&deps.peers), cache, deps.random, &config);
+    let allowance = Arc::new(Allowance::new(&config.peers));
+    if let Err(error) = assets.recover().await {
+        // An object store that does not answer must not keep the backend down.
+        tracing::warn!(%error, "what broken uploads have left is not removed yet");
+    }
+
+    let federation = Federation {
+        domain: deps.domain.clone(),
+        policy: deps.policy,
+        assets: assets.clone(),
+        allowance: allowance.clone(),
+    };
+    let mut tasks = JoinSet::new();
+    let interval = Duration::from_secs(config.sweep_interval_seconds);
+    tasks.spawn(sweep(assets.clone(), remotes.clone(), allowance, interval));
+    let app = routes::App {
+        domain: deps.domain,
+        assets,
+        remotes,
+        verifier: deps.verifier,
+        uploads: Arc::new(Semaphore::new(config.max_uploads)),
+        upload_idle: Duration::from_secs(config.upload_idle_seconds),
+        upload_timeout: Duration::from_secs(config.upload_timeout_seconds),
+    };
+    Ok(Service {
+        client: routes::router(app),
+        internal: Routes::default(),
+        federation: Some(Routes::new(federation.server())),
+        tasks,
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use http::{Request, StatusCode};
-    use tower::ServiceExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn routes_want_a_token_first() {
-        let dependencies = Dependencies { verifier: TokenVerifier::new() };
-        let service = start(Config::default(), dependencies).await.unwrap();
-        for (method, path) in [("POST", "/assets"), ("GET", "/assets/a.test/3-1-x"), ("DELETE", "/assets/x/token")] {
-            let request = Request::builder().method(method).uri(path).body(axum::body::Body::empty()).unwrap();
-            let response = service.client.clone().oneshot(request).await.unwrap();
-            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path}");
+async fn sweep(assets: Assets, remotes: Remotes, allowance: Arc<Allowance>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        allowance.sweep();
+        let swept = async {
+            assets.sweep().await?;
+            remotes.sweep().await
+        };
+        if let Err(error) = swept.await {
+            let error: AssetError = error;
+            tracing::warn!(error = &error as &dyn std::error::Error, "assets that have ended cannot be removed yet");
         }
     }
 }

@@ -53,6 +53,11 @@ pub struct Config {
     pub max_concurrent_per_peer: u32,
     /// Event streams to one peer at the same time.
     pub max_streams_per_peer: u32,
+    /// Assets fetched from one peer at the same time.
+    pub max_transfers_per_peer: u32,
+    /// Longest pause in the transfer of an asset to or from a peer, in milliseconds; a transfer that goes on may take as
+    /// long as it needs.
+    pub transfer_idle_ms: u64,
     /// After so many failures in a row a peer is left alone for a moment.
     pub breaker_failures: u32,
     /// Longest time that a peer is left alone before it is tried again, in milliseconds.
@@ -145,6 +150,8 @@ impl Default for Config {
             call_deadline_ms: 10_000,
             max_concurrent_per_peer: 256,
             max_streams_per_peer: 64,
+            max_transfers_per_peer: 32,
+            transfer_idle_ms: 30_000,
             breaker_failures: 5,
             breaker_pause_ms: 5_000,
             health_check_seconds: 10,
@@ -201,6 +208,8 @@ impl Config {
         within("call_deadline_ms", self.call_deadline_ms, 50, 120_000)?;
         within("max_concurrent_per_peer", self.max_concurrent_per_peer, 1, 65_536)?;
         within("max_streams_per_peer", self.max_streams_per_peer, 1, 4_096)?;
+        within("max_transfers_per_peer", self.max_transfers_per_peer, 1, 4_096)?;
+        within("transfer_idle_ms", self.transfer_idle_ms, 50, 600_000)?;
         within("breaker_failures", self.breaker_failures, 1, 1_000)?;
         within("breaker_pause_ms", self.breaker_pause_ms, 50, 60_000)?;
         within("health_check_seconds", self.health_check_seconds, 0, 3_600)?;
@@ -232,6 +241,10 @@ impl Config {
 
     pub(crate) fn health_check(&self) -> Duration {
         Duration::from_secs(self.health_check_seconds)
+    }
+
+    pub(crate) fn transfer_idle(&self) -> Duration {
+        Duration::from_millis(self.transfer_idle_ms)
     }
 
     pub(crate) fn connection_max_age(&self) -> Duration {

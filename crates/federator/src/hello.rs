@@ -44,6 +44,8 @@ pub struct Capabilities {
     pub max_message_bytes: u64,
     /// The largest asset that is fetched for users here; 0: none are.
     pub max_asset_bytes: u64,
+    /// Media types of assets that are fetched for users here, as `image/png` or `image/*`; none: all types.
+    pub asset_types: Vec<String>,
 }
 
 impl Capabilities {
@@ -56,7 +58,16 @@ impl Capabilities {
             conversations_kinds,
             max_message_bytes,
             max_asset_bytes: 0,
+            asset_types: Vec::new(),
         }
+    }
+
+    /// Adds which assets are fetched for users here.
+    #[must_use]
+    pub fn fetching_assets(mut self, max_bytes: u64, types: Vec<String>) -> Self {
+        self.max_asset_bytes = max_bytes;
+        self.asset_types = types;
+        self
     }
 
     pub(crate) fn shares_a_version(&self, other: &Self) -> bool {
@@ -73,6 +84,7 @@ impl From<&Capabilities> for WireCapabilities {
             conversations_kinds: capabilities.conversations_kinds.clone(),
             max_message_bytes: capabilities.max_message_bytes,
             max_asset_bytes: capabilities.max_asset_bytes,
+            asset_types: capabilities.asset_types.clone(),
         }
     }
 }
@@ -87,6 +99,12 @@ impl From<WireCapabilities> for Capabilities {
             conversations_kinds: bounded(wire.conversations_kinds),
             max_message_bytes: wire.max_message_bytes,
             max_asset_bytes: wire.max_asset_bytes,
+            asset_types: wire
+                .asset_types
+                .into_iter()
+                .take(MAX_LIST)
+                .filter(|it| it.len() <= MAX_BUILD_CHARS && it.bytes().all(|b| b.is_ascii_graphic()))
+                .collect(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -50,10 +51,14 @@ pub(crate) trait Call: Send + Unpin + 'static {
 /// Bounds of a call.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
-    /// `None` for event streams.
+    /// When the answer must have begun; of a call, when it must have ended too. `None` for event streams.
     pub(crate) deadline: Option<Instant>,
-    /// Most bytes of one direction; `None` for event streams, whose messages are bounded one by one.
-    pub(crate) bytes: Option<u64>,
+    /// Longest pause between two parts of the answer, once it has begun, instead of the deadline.
+    pub(crate) idle: Option<Duration>,
+    /// Most bytes of the request; `None` for event streams, whose messages are bounded one by one.
+    pub(crate) request_bytes: Option<u64>,
+    /// Most bytes of the answer; `None` for streams.
+    pub(crate) answer_bytes: Option<u64>,
     /// Ends the call early.
     pub(crate) ended: CancellationToken,
 }
@@ -62,6 +67,7 @@ pub(crate) struct Bounds {
 pub(crate) struct AnswerBody<B, C: Call> {
     inner: Option<B>,
     deadline: Option<Pin<Box<Sleep>>>,
+    idle: Option<Duration>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     left: Option<u64>,
     call: Option<C>,
@@ -86,9 +92,13 @@ impl<B, C: Call> AnswerBody<B, C> {
         let headers = rpc::answer_headers(&parts.headers);
         let body = Self {
             inner: Some(inner),
-            deadline: bounds.deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+            deadline: match bounds.idle {
+                Some(idle) => Some(Box::pin(sleep_until(Instant::now() + idle))),
+                None => bounds.deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+            },
+            idle: bounds.idle,
             ended: Box::pin(bounds.ended.clone().cancelled_owned()),
-            left: bounds.bytes,
+            left: bounds.answer_bytes,
             call: Some(call),
             code: rpc::status_code(&headers),
             _request: request,
@@ -163,6 +173,9 @@ where
                 }
                 Err(frame) => {
                     let size = frame.data_ref().map_or(0, Buf::remaining);
+                    if let (Some(idle), Some(deadline)) = (this.idle, &mut this.deadline) {
+                        deadline.as_mut().reset(Instant::now() + idle);
+                    }
                     if take(&mut this.left, size) { Poll::Ready(Some(Ok(frame))) } else { this.cut(Cut::TooLarge) }
                 }
             },

@@ -27,6 +27,17 @@ pub(crate) struct Rpc<'a> {
     pub(crate) method: &'a str,
 }
 
+/// How a method uses its streams, and so which bounds it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Has a deadline and a size.
+    Call,
+    /// Lives as long as the connection does.
+    Events,
+    /// Begins within the deadline of a call; then it may take long and carry much, but must not pause for long.
+    Transfer,
+}
+
 /// Who serves a federation service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Component {
@@ -50,9 +61,12 @@ impl<'a> Rpc<'a> {
         (segment(service) && segment(method)).then_some(Self { service, method })
     }
 
-    /// Event streams live as long as the connection does; they have no deadline.
-    pub(crate) fn is_stream(&self) -> bool {
-        matches!((self.service, self.method), ("UsersDelivery" | "ConversationsDelivery", "Deliver"))
+    pub(crate) fn shape(&self) -> Shape {
+        match (self.service, self.method) {
+            ("UsersDelivery" | "ConversationsDelivery", "Deliver") => Shape::Events,
+            ("Assets", "Fetch") => Shape::Transfer,
+            _ => Shape::Call,
+        }
     }
 
     /// Who serves it; `None` for a service that does not exist.

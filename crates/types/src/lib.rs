@@ -3,6 +3,7 @@
 //!
 //! No I/O. A value here is valid by construction and serialises as the JSON of the client API; golden files pin it.
 
+mod asset;
 mod client;
 mod connection;
 mod conversation;
@@ -16,6 +17,7 @@ mod schema;
 mod time;
 mod user;
 
+pub use asset::{AssetKey, MediaType, Retention};
 pub use client::{Capability, ClientClass, ClientType, Prekey, PrekeyId, UserClients};
 pub use connection::Relation;
 pub use conversation::{Access, AccessRole, Action, ConversationType, LegacyAccessRole, Member, Protocol, RoleName};

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::{
-    AccentId, ClientId, ConversationType, Domain, Email, Handle, LegacyAccessRole, Name, Qualified, RoleName, Timestamp,
+    AccentId, AssetKey, ClientId, ConversationType, Domain, Email, Handle, LegacyAccessRole, Name, Qualified, RoleName,
+    Timestamp,
 };
 
 macro_rules! schemas {
@@ -29,6 +30,11 @@ schemas! {
         "type": "string",
         "description": "One device of a user: a number in hexadecimal",
         "pattern": "^[0-9a-fA-F]{1,16}$",
+    }
+    AssetKey {
+        "type": "string",
+        "description": "Names a file on its backend",
+        "pattern": "^3-[1-5]-[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
     }
     Domain {
         "type": "string",

@@ -1,6 +1,7 @@
 // One user with one client, and what the tests let them do. The libraries keep cookie, keys and queues in module globals,
 // so there is one person per process.
 
+import { createHash, randomBytes } from 'node:crypto';
 import http from 'node:http';
 
 import { Account, APIClient, ClientType, MemoryEngine, MessageBuilder, WASM_FOLDER } from './libraries.js';
@@ -11,6 +12,8 @@ const PROTEUS = 'proteus';
 const VERSIONS = { lowest: 8, highest: 13 };
 /** Few, so that a client is made quickly. */
 const PREKEYS = 10;
+
+const digest = bytes => createHash('sha256').update(bytes).digest('hex');
 
 const qualified = ({ domain, id }) => ({ domain, id });
 
@@ -244,6 +247,24 @@ export class Person {
       payload: build(payload),
     });
     return { messageId: id, sentAt, state };
+  }
+
+  /** Encrypts and stores random bytes; gives what others need to read them, and the digest of the bytes. */
+  async storeFile({ size }) {
+    const content = new Uint8Array(randomBytes(size));
+    const { response } = await this.#service.asset.uploadAsset(content, { public: false, retention: 'persistent' });
+    const { key, token, domain, keyBytes, sha256 } = await response;
+    const encode = bytes => Buffer.from(bytes).toString('base64');
+    return { asset: { key, token, domain, keyBytes: encode(keyBytes), sha256: encode(sha256) }, digest: digest(content) };
+  }
+
+  /** Fetches and decrypts a file; gives the digest of its bytes. */
+  async readFile({ asset: { key, token, domain, keyBytes, sha256 } }) {
+    const decode = text => new Uint8Array(Buffer.from(text, 'base64'));
+    const where = { assetKey: key, assetDomain: domain, assetToken: token };
+    const { response } = this.#service.asset.downloadAsset(where, decode(keyBytes), decode(sha256));
+    const { buffer } = await response;
+    return { digest: digest(new Uint8Array(buffer)) };
   }
 
   async setReceiptMode({ conversation, receiptMode }) {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use aldis_types::{
-    AccentId, Access, AccessRole, Action, AssetSize, Capability, ClientClass, ClientId, ClientType, ConversationType,
-    Domain, Email, Handle, LegacyAccessRole, Name, Prekey, PrekeyId, ProfileAsset, Qualified, Relation, RoleName,
-    SearchPolicy, TeamId, Timestamp, UserId,
+    AccentId, Access, AccessRole, Action, AssetKey, AssetSize, Capability, ClientClass, ClientId, ClientType,
+    ConversationType, Domain, Email, Handle, LegacyAccessRole, Name, Prekey, PrekeyId, ProfileAsset, Qualified,
+    Relation, Retention, RoleName, SearchPolicy, TeamId, Timestamp, UserId,
 };
 use serde_json::Value;
 
@@ -17,6 +17,8 @@ fn golden_values_are_read_and_written() {
     golden.round_trips::<LegacyAccessRole>("AccessRoleLegacy_user");
     golden.round_trips::<Access>("Access_user");
     golden.round_trips::<Action>("Action_user");
+    golden.round_trips::<AssetKey>("AssetKey_user");
+    golden.round_trips::<Retention>("AssetRetention_user");
     golden.round_trips::<AssetSize>("AssetSize_user");
     golden.round_trips::<Capability>("ClientCapability");
     golden.check("ClientCapabilityList", |sample| {

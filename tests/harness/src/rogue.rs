@@ -205,6 +205,7 @@ pub fn capabilities() -> Capabilities {
         conversations_kinds: vec![10, 11, 12, 13, 14, 15, 16, 17, 18, 30],
         max_message_bytes: 48 * 1024 * 1024,
         max_asset_bytes: 0,
+        asset_types: Vec::new(),
     }
 }
 

@@ -171,8 +171,8 @@ impl Single<'_> {
     }
 
     /// Readiness of a service whose tokens are checked with keys from users: it does not wait for them.
-    fn health(&self, db: Option<&Db>) -> Health {
-        let health = db.map_or_else(Health::new, |db| store_works(Health::new(), db));
+    fn health(&self, db: &Db) -> Health {
+        let health = store_works(Health::new(), db);
         let verifier = self.process.verifier.clone();
         let health = health.watch("tokens", move || std::future::ready(tokens_can_be_checked(&verifier)));
         self.knows_policy(health)
@@ -200,7 +200,7 @@ impl Single<'_> {
         let notifications = self.internal_of(ServiceName::Notifications)?;
         let conversations = self.internal_of(ServiceName::Conversations)?;
         let service = self.context(self.peers()?).users(&db, notifications, conversations).await?;
-        let health = self.health(Some(&db));
+        let health = self.health(&db);
         let peer_states = self.peer_states()?;
         let sources =
             Sources { peers: peer_states.clone(), federator: None, outboxes: Some((db.clone(), &[Component::Users])) };
@@ -219,7 +219,7 @@ impl Single<'_> {
         let users = self.internal_of(ServiceName::Users)?;
         let notifications = self.internal_of(ServiceName::Notifications)?;
         let service = self.context(self.peers()?).conversations(&db, users, notifications).await?;
-        let health = self.health(Some(&db));
+        let health = self.health(&db);
         let outboxes = Some((db.clone(), &[Component::Conversations][..]));
         let sources = Sources { peers: self.peer_states()?, federator: None, outboxes };
         self.follow_users()?;
@@ -232,7 +232,7 @@ impl Single<'_> {
     async fn notifications(mut self, stop: impl Future<Output = ()>) -> Result<()> {
         let Store { db, locks: _locks } = Store::take_over(self.config, &[self.name]).await?;
         let service = self.context(self.peers()?).notifications(&db).await?;
-        let health = self.health(Some(&db));
+        let health = self.health(&db);
         self.follow_users()?;
         self.process.close_sockets_at_end(service.sockets);
         self.serve_internal(service.internal).await?;
@@ -241,11 +241,16 @@ impl Single<'_> {
     }
 
     async fn assets(mut self, stop: impl Future<Output = ()>) -> Result<()> {
-        let service = self.context(self.peers()?).assets().await?;
-        let health = self.health(None);
+        let Store { db, locks: _locks } = Store::take_over(self.config, &[self.name]).await?;
+        let service = self.context(self.peers()?).assets(&db).await?;
+        let health = self.health(&db);
         self.follow_users()?;
         self.serve_internal(service.internal).await?;
-        self.serve_federation(service.federation).await?;
+        if self.own.federation.is_some() {
+            self.serve_federation(service.federation).await?;
+        } else if self.config.federation.is_some() {
+            tracing::warn!("no `services.assets.federation`: other backends cannot fetch assets from here");
+        }
         self.serve_clients(service.client).await?;
         self.finish(service.tasks, health, Sources::default(), stop).await
     }
@@ -255,8 +260,11 @@ impl Single<'_> {
         let components = aldis_federator::Components {
             users: self.federation_of(ServiceName::Users)?,
             conversations: self.federation_of(ServiceName::Conversations)?,
-            // Nothing of assets is open to other backends yet.
-            assets: None,
+            assets: match self.config.services.assets {
+                // Written before other backends could fetch assets.
+                ServiceConfig { federation: None, federation_address: None, .. } => None,
+                _ => Some(self.federation_of(ServiceName::Assets)?),
+            },
         };
         let listener = ingress(federation).await?;
         let peers = Peers::new(start::no_federation());

@@ -98,8 +98,17 @@ impl Context<'_> {
         aldis_conversations::start(self.config.conversations.clone(), dependencies).await.context("conversations")
     }
 
-    pub(super) async fn assets(&self) -> Result<aldis_assets::Service> {
-        let dependencies = aldis_assets::Dependencies { verifier: self.process.verifier.clone() };
+    pub(super) async fn assets(&self, db: &aldis_storage::Db) -> Result<aldis_assets::Service> {
+        let dependencies = aldis_assets::Dependencies {
+            domain: self.config.domain.clone(),
+            db: db.clone(),
+            clock: self.process.clock.clone(),
+            random: self.process.random.clone(),
+            policy: self.process.policy.clone(),
+            verifier: self.process.verifier.clone(),
+            peers: self.peers.clone(),
+            folder: self.config.store.folder(),
+        };
         aldis_assets::start(self.config.assets.clone(), dependencies).await.context("assets")
     }
 
@@ -110,7 +119,7 @@ impl Context<'_> {
         stated_origin: bool,
         ingress: TcpListener,
     ) -> Result<aldis_federator::Service> {
-        let capabilities = capabilities(federation);
+        let capabilities = capabilities(federation, &self.config.assets);
         let dependencies = aldis_federator::Dependencies {
             domain: self.config.domain.clone(),
             clock: self.process.clock.clone(),
@@ -125,12 +134,16 @@ impl Context<'_> {
 }
 
 /// What this build understands and takes.
-pub(crate) fn capabilities(federation: &aldis_federator::Config) -> aldis_federator::Capabilities {
+pub(crate) fn capabilities(
+    federation: &aldis_federator::Config,
+    assets: &aldis_assets::Config,
+) -> aldis_federator::Capabilities {
     aldis_federator::Capabilities::of_this_build(
         USERS_KINDS.to_vec(),
         aldis_conversations::KINDS.to_vec(),
         federation.max_message_bytes,
     )
+    .fetching_assets(assets.remote.max_bytes, assets.remote.types.clone())
 }
 
 /// The channel of a backend without `[federation]`: every call fails with `federation-not-enabled`.

@@ -120,7 +120,7 @@ async fn probe(config: &Config, resolvers: &[SocketAddr]) -> Option<Probe> {
         domain: config.domain.clone(),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
-        capabilities: backend::capabilities(federation),
+        capabilities: backend::capabilities(federation, &config.assets),
         other_dns: resolvers.to_vec(),
     };
     Some(Probe::new(federation, dependencies).await)

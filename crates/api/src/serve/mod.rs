@@ -154,10 +154,11 @@ impl Front {
     /// Runs the request with a deadline and turns a panic into an answer.
     async fn guarded(self, parts: Parts, body: Body, source: Source) -> Response {
         let timeout = self.shared.config.timeout();
-        // A socket lives for hours after its upgrade; the upgrade itself is quick.
-        let is_upgrade = parts.headers.contains_key(header::UPGRADE);
+        // A socket lives for hours after its upgrade; the upgrade itself is quick. An upload takes as long as its bytes
+        // keep coming, which its route bounds.
+        let bounds_itself = parts.headers.contains_key(header::UPGRADE) || is_upload(&parts);
         let running = AssertUnwindSafe(self.route(parts, body, source)).catch_unwind();
-        let outcome = if is_upgrade { Ok(running.await) } else { tokio::time::timeout(timeout, running).await };
+        let outcome = if bounds_itself { Ok(running.await) } else { tokio::time::timeout(timeout, running).await };
         match outcome {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(error))) => error.into_response(),
@@ -251,6 +252,10 @@ fn span_of(parts: &Parts, source: Source, id: &str) -> Span {
         telemetry::link_trace(&span, &parts.headers);
     }
     span
+}
+
+fn is_upload(parts: &Parts) -> bool {
+    parts.method == Method::POST && parts.uri.path() == "/assets"
 }
 
 /// Only a gateway may state who is calling, and we are the gateway.

@@ -69,7 +69,7 @@ impl Egress {
         let Some(rpc) = Rpc::parse(request.uri()) else {
             return failure::answer(&Failure::malformed("not a method of aldis.federation.v1").status(""));
         };
-        let kind = if rpc.is_stream() { Kind::Stream } else { Kind::Call };
+        let kind = Kind::from(rpc.shape());
         let target = match target(request.headers()) {
             Ok(target) => target,
             Err(failure) => return failure::answer(&failure.status("")),
@@ -112,7 +112,7 @@ impl Egress {
         if !shared.policy.allows(&call.domain) {
             return Err(Failure::denied("this backend does not federate with the target").into());
         }
-        let asked = rpc::timeout(request.headers()).filter(|_| call.kind == Kind::Call);
+        let asked = rpc::timeout(request.headers()).filter(|_| call.kind != Kind::Stream);
         call.patience = asked.unwrap_or(shared.call_deadline).min(shared.call_deadline);
         let deadline = call.started + call.patience;
         let peer = timeout_at(deadline, self.pool.peer(&call.domain))
@@ -128,18 +128,21 @@ impl Egress {
         });
         self.admit(call.kind, &peer, deadline).await?;
 
+        let most = shared.max_bytes + FRAMING_BYTES;
         let bounds = Bounds {
-            deadline: (call.kind == Kind::Call).then_some(deadline),
-            bytes: (call.kind == Kind::Call).then_some(shared.max_bytes + FRAMING_BYTES),
+            deadline: (call.kind != Kind::Stream).then_some(deadline),
+            idle: (call.kind == Kind::Transfer).then_some(shared.transfer_idle),
+            request_bytes: (call.kind != Kind::Stream).then_some(most),
+            answer_bytes: (call.kind == Kind::Call).then_some(most),
             ended: peer.permission(),
         };
         let ended = bounds.ended.child_token();
         let (parts, body) = request.into_parts();
-        let mut request = http::Request::new(RequestBody::body(body, bounds.bytes, &ended));
+        let mut request = http::Request::new(RequestBody::body(body, bounds.request_bytes, &ended));
         *request.method_mut() = http::Method::POST;
         *request.version_mut() = http::Version::HTTP_2;
         *request.headers_mut() = self.headers(&parts.headers);
-        if call.kind == Kind::Call {
+        if call.kind != Kind::Stream {
             rpc::state_timeout(request.headers_mut(), deadline.saturating_duration_since(Instant::now()));
         }
         let guard = ended.drop_guard();
@@ -339,7 +342,10 @@ impl Call for PeerCall {
                 let told = held.connection.as_ref().is_none_or(|connection| connection.first_to_tell());
                 match cut {
                     Cut::Broken if told => held.peer.note(&failure, Some(self.kind)),
-                    Cut::Deadline if self.was_patient() => held.peer.note(&failure, Some(self.kind)),
+                    // A transfer that pauses may wait for a disk, or for somebody who reads slowly.
+                    Cut::Deadline if self.kind == Kind::Call && self.was_patient() => {
+                        held.peer.note(&failure, Some(self.kind));
+                    }
                     _ => {}
                 }
                 self.count(failure.label);

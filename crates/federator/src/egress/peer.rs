@@ -27,6 +27,7 @@ use crate::{
     hello::Capabilities,
     http2::DRAIN,
     network::Connector,
+    rpc::Shape,
     tls::Tls,
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) connection_max_age: Duration,
     pub(crate) max_calls: usize,
     pub(crate) max_streams: usize,
+    pub(crate) max_transfers: usize,
+    pub(crate) transfer_idle: Duration,
     pub(crate) max_bytes: u64,
     pub(crate) breaker_failures: u32,
     pub(crate) breaker_pause: Duration,
@@ -62,11 +65,22 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// Calls and event streams are limited and given up separately.
+/// Calls, event streams and transfers are limited separately; calls and event streams are given up separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Call,
     Stream,
+    Transfer,
+}
+
+impl From<Shape> for Kind {
+    fn from(shape: Shape) -> Self {
+        match shape {
+            Shape::Call => Self::Call,
+            Shape::Events => Self::Stream,
+            Shape::Transfer => Self::Transfer,
+        }
+    }
 }
 
 type Attempt = watch::Receiver<Option<Result<Arc<Connection>, Failure>>>;
@@ -100,6 +114,7 @@ pub(crate) struct Peer {
     slot: Mutex<Slot>,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    transfers: Arc<Semaphore>,
     call_breaker: Arc<Breaker>,
     stream_breaker: Arc<Breaker>,
     penalties: Penalties,
@@ -127,6 +142,7 @@ impl Peer {
             slot: Mutex::default(),
             calls: Arc::new(Semaphore::new(shared.max_calls)),
             streams: Arc::new(Semaphore::new(shared.max_streams)),
+            transfers: Arc::new(Semaphore::new(shared.max_transfers)),
             penalties: Penalties::default(),
             permission: Mutex::new(shared.shutdown.child_token()),
             last_error: Mutex::default(),
@@ -140,7 +156,7 @@ impl Peer {
 
     pub(crate) fn breaker(&self, kind: Kind) -> &Arc<Breaker> {
         match kind {
-            Kind::Call => &self.call_breaker,
+            Kind::Call | Kind::Transfer => &self.call_breaker,
             Kind::Stream => &self.stream_breaker,
         }
     }
@@ -150,6 +166,7 @@ impl Peer {
         let places = match kind {
             Kind::Call => &self.calls,
             Kind::Stream => &self.streams,
+            Kind::Transfer => &self.transfers,
         };
         places.clone().try_acquire_owned().map_err(|_| Failure::busy())
     }
@@ -157,6 +174,7 @@ impl Peer {
     pub(super) fn is_busy(&self) -> bool {
         self.calls.available_permits() < self.shared.max_calls
             || self.streams.available_permits() < self.shared.max_streams
+            || self.transfers.available_permits() < self.shared.max_transfers
     }
 
     pub(super) fn touch(&self) {

@@ -26,7 +26,7 @@ use crate::{
     failure::{self, Refusal, label},
     metering::{self, Direction, Gauged},
     relay::{AnswerBody, Bounds, Call, Cut, Outcome, RequestBody},
-    rpc::{self, Component, Rpc},
+    rpc::{self, Component, Rpc, Shape},
 };
 
 /// Calls at the same time per proven origin, over all of its connections.
@@ -109,18 +109,24 @@ impl Ingress {
         let rpc = Rpc::parse(request.uri()).ok_or_else(|| unknown("not a method of aldis.federation.v1"))?;
         let component = rpc.component().ok_or_else(|| unknown("no such service"))?;
         let channel = self.channel(component).ok_or_else(|| unknown("this backend does not offer the service"))?;
-        let stream = rpc.is_stream();
-        let deadline = (!stream).then(|| {
+        let shape = rpc.shape();
+        let deadline = (shape != Shape::Events).then(|| {
             let asked = rpc::timeout(request.headers()).unwrap_or(self.call_deadline);
             Instant::now() + asked.min(self.call_deadline)
         });
         Ok(Admitted {
             channel,
             component,
-            bounds: Bounds { deadline, bytes: (!stream).then_some(self.max_bytes + FRAMING_BYTES), ended },
+            bounds: Bounds {
+                deadline,
+                idle: (shape == Shape::Transfer).then_some(self.transfer_idle),
+                request_bytes: (shape != Shape::Events).then_some(self.max_bytes + FRAMING_BYTES),
+                answer_bytes: (shape == Shape::Call).then_some(self.max_bytes + FRAMING_BYTES),
+                ended,
+            },
             call: OriginCall {
                 started: Instant::now(),
-                timed: !stream,
+                timed: shape == Shape::Call,
                 _place: self.origins.place(claimed)?,
                 _gauged: Gauged::in_flight(claimed, Direction::In),
                 origin: claimed.clone(),
@@ -139,7 +145,7 @@ impl Ingress {
             telemetry::link_trace(&span, &parts.headers);
         }
         let ended = bounds.ended.child_token();
-        let mut forwarded = http::Request::new(RequestBody::body(body, bounds.bytes, &ended));
+        let mut forwarded = http::Request::new(RequestBody::body(body, bounds.request_bytes, &ended));
         *forwarded.method_mut() = Method::POST;
         *forwarded.version_mut() = http::Version::HTTP_2;
         *forwarded.uri_mut() = parts.uri.path().parse().unwrap_or_default();

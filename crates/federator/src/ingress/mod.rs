@@ -61,6 +61,7 @@ pub(crate) struct Ingress {
     pub(crate) stated_origin: bool,
     pub(crate) continue_traces: bool,
     pub(crate) call_deadline: Duration,
+    pub(crate) transfer_idle: std::time::Duration,
     pub(crate) max_bytes: u64,
     pub(crate) max_connections: usize,
     pub(crate) max_streams: u32,

@@ -170,6 +170,8 @@ impl Probe {
                 connection_max_age: config.connection_max_age(),
                 max_calls: 1,
                 max_streams: 1,
+                max_transfers: 1,
+                transfer_idle: config.transfer_idle(),
                 max_bytes: config.max_message_bytes,
                 breaker_failures: config.breaker_failures,
                 breaker_pause: Duration::from_millis(config.breaker_pause_ms),

@@ -11,7 +11,7 @@ use crate::{
     Config, Pin, StaticTarget, Trust,
     egress::{Admission, Breaker},
     failure::Failure,
-    rpc::{self, Component, Rpc},
+    rpc::{self, Component, Rpc, Shape},
 };
 
 fn breaker() -> Arc<Breaker> {
@@ -58,16 +58,17 @@ async fn a_breaker_opens_after_failures_in_a_row_and_lets_one_call_find_out() {
 #[test]
 fn paths_are_exact() {
     let parse =
-        |path: &'static str| Rpc::parse(&http::Uri::from_static(path)).map(|rpc| (rpc.component(), rpc.is_stream()));
+        |path: &'static str| Rpc::parse(&http::Uri::from_static(path)).map(|rpc| (rpc.component(), rpc.shape()));
     let known = [
-        ("/aldis.federation.v1.Users/GetUsers", Some(Component::Users), false),
-        ("/aldis.federation.v1.UsersDelivery/Deliver", Some(Component::Users), true),
-        ("/aldis.federation.v1.Conversations/SendMessage", Some(Component::Conversations), false),
-        ("/aldis.federation.v1.ConversationsDelivery/Deliver", Some(Component::Conversations), true),
-        ("/aldis.federation.v1.Assets/Fetch", Some(Component::Assets), false),
-        ("/aldis.federation.v1.Federator/Hello", Some(Component::Federator), false),
-        ("/aldis.federation.v1.Users/Deliver", Some(Component::Users), false),
-        ("/aldis.federation.v1.Elsewhere/Get", None, false),
+        ("/aldis.federation.v1.Users/GetUsers", Some(Component::Users), Shape::Call),
+        ("/aldis.federation.v1.UsersDelivery/Deliver", Some(Component::Users), Shape::Events),
+        ("/aldis.federation.v1.Conversations/SendMessage", Some(Component::Conversations), Shape::Call),
+        ("/aldis.federation.v1.ConversationsDelivery/Deliver", Some(Component::Conversations), Shape::Events),
+        ("/aldis.federation.v1.Assets/Fetch", Some(Component::Assets), Shape::Transfer),
+        ("/aldis.federation.v1.Assets/Check", Some(Component::Assets), Shape::Call),
+        ("/aldis.federation.v1.Federator/Hello", Some(Component::Federator), Shape::Call),
+        ("/aldis.federation.v1.Users/Deliver", Some(Component::Users), Shape::Call),
+        ("/aldis.federation.v1.Elsewhere/Get", None, Shape::Call),
     ];
     for (path, component, stream) in known {
         assert_eq!(parse(path), Some((component, stream)), "{path}");

@@ -3,6 +3,7 @@
 //! Nothing is encrypted: the backend never reads ciphertext, so a marked plaintext tests as much and shows more.
 
 mod account;
+mod assets;
 pub mod http;
 mod mail;
 mod message;
@@ -12,6 +13,7 @@ mod socket;
 pub mod wire;
 
 pub use account::{Body, PASSWORD, Person, Session, User};
+pub use assets::{StoredAsset, asset_form};
 pub use http::{Answer, Api, Call, encode};
 pub use mail::{Mail, MailFolder};
 pub use message::{Draft, MESSAGE, PROTOBUF, Received, Recipients, Status, path_of, users};
