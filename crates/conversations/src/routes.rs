@@ -12,7 +12,7 @@ use crate::{
     features::http as features,
     groups::{
         error::Unreachable,
-        http as groups,
+        http::{self as groups, changes},
         json::SelfMemberJson,
         links,
         schema::{
@@ -42,7 +42,7 @@ pub fn table() -> Table {
 }
 
 fn routes(config: &Config) -> Routes<App> {
-    others(messages(not_offered(changes(conversations(Routes::new()))), config))
+    others(messages(not_offered(changed(conversations(Routes::new()))), config))
 }
 
 fn conversations(routes: Routes<App>) -> Routes<App> {
@@ -158,11 +158,11 @@ fn not_offered(routes: Routes<App>) -> Routes<App> {
 }
 
 /// Changes answer with the event, or 204 when nothing changed.
-fn changes(routes: Routes<App>) -> Routes<App> {
+fn changed(routes: Routes<App>) -> Routes<App> {
     routes
         .route(
             "/conversations/{domain}/{id}/name",
-            put(groups::rename, "Renames a conversation")
+            put(changes::rename, "Renames a conversation")
                 .answers::<ConversationEvent>(200)
                 .empty(204)
                 .errors(CHANGE)
@@ -170,7 +170,7 @@ fn changes(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{domain}/{id}/members",
-            post(groups::add_members, "Adds members")
+            post(changes::add_members, "Adds members")
                 .answers::<ConversationEvent>(200)
                 .empty(204)
                 .errors(CHANGE)
@@ -181,7 +181,7 @@ fn changes(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{domain}/{id}/members",
-            put(groups::replace_members, "Makes these the members")
+            put(changes::replace_members, "Makes these the members")
                 .since(13)
                 .errors(CHANGE)
                 .errors(&[label::NOT_CONNECTED, label::TOO_MANY_MEMBERS])
@@ -191,7 +191,7 @@ fn changes(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{domain}/{id}/access",
-            put(groups::set_access, "Sets how people get in, and who may")
+            put(changes::set_access, "Sets how people get in, and who may")
                 .answers::<ConversationEvent>(200)
                 .empty(204)
                 .errors(CHANGE)
@@ -199,20 +199,20 @@ fn changes(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{domain}/{id}/add-permission",
-            put(groups::set_add_permission, "Sets who may add members to a channel")
+            put(changes::set_add_permission, "Sets who may add members to a channel")
                 .errors(&[label::NO_CONVERSATION, label::ACCESS_DENIED, label::INVALID_OP])
                 .federated(),
         )
         .route(
             "/conversations/{domain}/{id}/members/{user_domain}/{user}",
-            put(groups::set_role, "Changes the role of a member")
+            put(changes::set_role, "Changes the role of a member")
                 .errors(CHANGE)
                 .errors(&[label::NO_CONVERSATION_MEMBER])
                 .federated(),
         )
         .route(
             "/conversations/{domain}/{id}/members/{user_domain}/{user}",
-            delete(groups::remove_member, "Removes a member, or leaves")
+            delete(changes::remove_member, "Removes a member, or leaves")
                 .answers::<ConversationEvent>(200)
                 .empty(204)
                 .errors(CHANGE)
@@ -221,7 +221,7 @@ fn changes(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{domain}/{id}/message-timer",
-            put(groups::set_message_timer, "Sets how long messages stay")
+            put(changes::set_message_timer, "Sets how long messages stay")
                 .answers::<ConversationEvent>(200)
                 .empty(204)
                 .errors(CHANGE)
@@ -229,7 +229,7 @@ fn changes(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{domain}/{id}/receipt-mode",
-            put(groups::set_receipt_mode, "Sets whether reading is confirmed")
+            put(changes::set_receipt_mode, "Sets whether reading is confirmed")
                 .answers::<ConversationEvent>(200)
                 .empty(204)
                 .errors(CHANGE)
@@ -237,18 +237,18 @@ fn changes(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{domain}/{id}/self",
-            get(groups::get_self_member, "The caller's own settings")
+            get(changes::get_self_member, "The caller's own settings")
                 .answers::<Option<SelfMemberJson>>(200)
                 .federated()
                 .since(9),
         )
         .route(
             "/conversations/{domain}/{id}/self",
-            put(groups::update_settings, "Mutes, archives, hides").errors(&[label::NO_CONVERSATION]),
+            put(changes::update_settings, "Mutes, archives, hides").errors(&[label::NO_CONVERSATION]),
         )
         .route(
             "/conversations/{domain}/{id}/typing",
-            post(groups::typing, "Tells that the caller types").errors(&[label::NO_CONVERSATION]).federated(),
+            post(changes::typing, "Tells that the caller types").errors(&[label::NO_CONVERSATION]).federated(),
         )
 }
 
