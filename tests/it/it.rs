@@ -14,6 +14,7 @@ mod federation_failures;
 mod messages;
 mod notifications;
 mod operations;
+mod remotes;
 mod search;
 mod security;
 mod support;

@@ -146,7 +146,8 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     let received = Received::new(app.clone());
     let relays = Relays { peers, policy: policy.clone(), notifications: Some(notifications), conversations: None };
     let mut tasks = JoinSet::new();
-    tasks.spawn(outbox.run(relays));
+    tasks.spawn(outbox.clone().run(relays));
+    tasks.spawn(groups::ending::clean_up(app.clone(), outbox));
     tasks.spawn(received.clone().catch_up());
     tasks.spawn(sweep(store, clock, retention));
     tasks.spawn(quotas.clone().keep_small());

@@ -1,6 +1,6 @@
 //! What goes to the notifications service: as outbox rows with a change, or at once for what is not stored.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use aldis_delivery::{LocalService, Outgoing, Peer};
 use aldis_proto::{
@@ -8,7 +8,7 @@ use aldis_proto::{
     convert::bytes_of,
     internal::v1::{Notification, PushRequest, Session, Target, push_client::PushClient},
 };
-use aldis_types::{ClientId, ConnId, ConversationId, Timestamp, UserId};
+use aldis_types::{ClientId, ConnId, ConversationId, Domain, EventId, Timestamp, UserId};
 use prost::Message;
 use tonic::{Code, Request, Status};
 
@@ -110,6 +110,37 @@ pub(crate) fn rows(lane: ConversationId, drafts: Vec<Draft>, time: Timestamp) ->
             body: request.encode_to_vec().into(),
         })
         .collect()
+}
+
+/// A row that tells users that federation with a backend ended. Whoever gets several of one id takes the first alone.
+pub(crate) fn federation_ended(
+    lane: ConversationId,
+    users: &BTreeSet<UserId>,
+    domain: &Domain,
+    id: EventId,
+) -> Outgoing {
+    let notification = Notification {
+        event_id: bytes_of(id),
+        targets: users.iter().map(|user| Target { user: bytes_of(user), clients: Vec::new() }).collect(),
+        event: federation_deleted(domain).into(),
+        transient: false,
+        origin: None,
+        native_push: false,
+        high_priority: false,
+        traceparent: None,
+    };
+    Outgoing {
+        peer: Peer::Service(LocalService::Notifications),
+        lane: *lane.as_bytes(),
+        kind: PUSH_KIND,
+        body: PushRequest { notifications: vec![notification] }.encode_to_vec().into(),
+    }
+}
+
+/// `federation.delete` as clients get it.
+fn federation_deleted(domain: &Domain) -> Vec<u8> {
+    // A domain needs no escapes.
+    format!("{{\"type\":\"federation.delete\",\"domain\":\"{domain}\"}}").into_bytes()
 }
 
 /// A row that pushes nothing: once it is delivered, everything before it was.

@@ -135,6 +135,7 @@ impl World {
                             state: RemoteState::Active,
                             search_policy: SearchPolicy::NoSearch,
                             teams: None,
+                            ended: None,
                         };
                         (domain(name), policy)
                     })

@@ -1,6 +1,6 @@
 //! Ids of events: made from where an event stands, so that a crash makes the same one again.
 
-use aldis_types::{Domain, EventId};
+use aldis_types::{Domain, EventId, Timestamp};
 use sha2::{Digest, Sha256};
 
 /// The id of an envelope: the first 16 bytes of SHA-256 over origin, a zero byte, incarnation (16 bytes), component, a
@@ -22,6 +22,20 @@ pub fn derive_event_id(id: EventId, index: u32) -> EventId {
     let mut hash = Sha256::new();
     hash.update(id.as_bytes());
     hash.update(index.to_be_bytes());
+    first_16(hash)
+}
+
+/// The id of the event by which clients hear that federation with `remote` ended at this time: the same from whichever
+/// of our services, so that a client gets it once.
+pub fn ended_event_id(origin: &Domain, remote: &Domain, ended: Timestamp) -> EventId {
+    let mut hash = Sha256::new();
+    hash.update(b"federation.delete");
+    for domain in [origin, remote] {
+        hash.update([0]);
+        hash.update(domain.as_str().as_bytes());
+    }
+    hash.update([0]);
+    hash.update(ended.millis().to_be_bytes());
     first_16(hash)
 }
 

@@ -144,7 +144,10 @@ fn notifications_of(outbox: &Outbox, row: &Row) -> Vec<Notification> {
     };
     let id = row_event_id(outbox, LocalService::Notifications, row);
     for (index, notification) in (0..).zip(&mut request.notifications) {
-        notification.event_id = aldis_proto::convert::bytes_of(derive_event_id(id, index));
+        // One that is there already is the same from several rows, so that a client gets it once.
+        if notification.event_id.is_empty() {
+            notification.event_id = aldis_proto::convert::bytes_of(derive_event_id(id, index));
+        }
         if notification.traceparent.is_none() {
             notification.traceparent.clone_from(&row.trace);
         }

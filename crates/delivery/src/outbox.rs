@@ -1,8 +1,9 @@
 //! The sending side: rows written with a change, and the relays that carry them.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -19,7 +20,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{local, peer, schema::Statements};
+use crate::{
+    ending::{by_domain, domain_of},
+    local, peer,
+    schema::Statements,
+};
 
 /// How often depth and age are measured.
 const MEASURE: Duration = Duration::from_secs(15);
@@ -73,15 +78,6 @@ pub enum Peer {
     Service(LocalService),
 }
 
-impl Peer {
-    pub(crate) fn key(&self) -> &str {
-        match self {
-            Self::Backend(domain) => domain.as_str(),
-            Self::Service(service) => service.key(),
-        }
-    }
-}
-
 /// Something to tell.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
@@ -119,6 +115,8 @@ pub(crate) struct Shared {
     pub(crate) sql: Statements,
     pub(crate) incarnation: [u8; 16],
     pub(crate) epoch: u64,
+    /// Some backend has a key that is not its domain.
+    pub(crate) renamed: AtomicBool,
     services: HashMap<LocalService, LocalQueue>,
     backends: Mutex<HashMap<Domain, Arc<Notify>>>,
     new_backends: mpsc::UnboundedSender<Domain>,
@@ -190,6 +188,8 @@ impl Outbox {
                 })?)
             })
             .await?;
+        let statement = sql.renamed.clone();
+        let renamed = db.read(move |tx| Ok(tx.query_row(&statement, [], |row| row.get(0))?)).await?;
         let (new_backends, arrivals) = mpsc::unbounded_channel();
         let shared = Shared {
             component,
@@ -199,6 +199,7 @@ impl Outbox {
             sql,
             incarnation,
             epoch: epoch.cast_unsigned(),
+            renamed: AtomicBool::new(renamed),
             services: LocalService::ALL.map(|service| (service, LocalQueue::default())).into(),
             backends: Mutex::default(),
             new_backends,
@@ -221,13 +222,16 @@ impl Outbox {
         let mut insert = tx.prepare_cached(&shared.sql.insert)?;
         let mut next_in_lane = tx.prepare_cached(&shared.sql.next_in_lane)?;
         for item in outgoing {
-            let key = item.peer.key();
+            let key = match &item.peer {
+                Peer::Backend(domain) => Cow::Owned(shared.key(tx, domain)?),
+                Peer::Service(service) => Cow::Borrowed(service.key()),
+            };
             let lane = item.lane.as_slice();
             let sequence: i64 = match &item.peer {
-                Peer::Backend(_) => next_in_lane.query_row(params![key, lane], |row| row.get(0))?,
+                Peer::Backend(_) => next_in_lane.query_row(params![&key, lane], |row| row.get(0))?,
                 Peer::Service(_) => 0,
             };
-            insert.execute(params![key, lane, sequence, item.kind, item.body.as_ref(), now, self.trace.as_deref()])?;
+            insert.execute(params![&key, lane, sequence, item.kind, item.body.as_ref(), now, self.trace.as_deref()])?;
             match &item.peer {
                 Peer::Backend(domain) => {
                     appended.backends.insert(domain.clone());
@@ -290,6 +294,12 @@ impl Outbox {
         for domain in self.waiting_backends().await {
             self.wake_backend(&domain);
         }
+        let leftover = self.clone();
+        tasks.spawn(async move {
+            if let Err(error) = leftover.drop_retired().await {
+                tracing::error!(%error, "dropping what waits for backends that were ended failed");
+            }
+        });
         let mut running = HashSet::new();
         let mut measure = tokio::time::interval(MEASURE);
         measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -316,7 +326,7 @@ impl Outbox {
                 Ok(keys)
             });
             match keys.await {
-                Ok(keys) => return keys.iter().filter_map(|key| key.parse().ok()).collect(),
+                Ok(keys) => return keys.iter().filter_map(|key| domain_of(key).parse().ok()).collect(),
                 Err(error) => {
                     tracing::error!(%error, "reading the outbox failed");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -368,12 +378,12 @@ pub async fn backlog(db: &Db, component: Component) -> Result<Vec<Backlog>, Stor
 /// Rows per peer, and the time of the oldest.
 async fn depth(db: &Db, sql: &Statements) -> Result<Vec<(String, i64, i64)>, StoreError> {
     let statement = sql.depth.clone();
-    db.read(move |tx| {
+    let rows = db.read(move |tx| {
         let mut query = tx.prepare_cached(&statement)?;
         let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get(2)?)))?;
         Ok(rows.collect::<Result<Vec<(String, i64, i64)>, _>>()?)
-    })
-    .await
+    });
+    Ok(by_domain(rows.await?))
 }
 
 #[allow(clippy::cast_precision_loss)]

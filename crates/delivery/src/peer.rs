@@ -72,7 +72,15 @@ pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, wake: 
     let component = outbox.shared.component.as_str();
     let mut backoff = Backoff::new();
     loop {
-        match outbox.has_rows(domain.as_str()).await {
+        let key = match outbox.key(&domain).await {
+            Ok(key) => key,
+            Err(error) => {
+                tracing::error!(%error, "reading the outbox failed");
+                backoff.pause().await;
+                continue;
+            }
+        };
+        match outbox.has_rows(&key).await {
             Ok(true) => {}
             Ok(false) => {
                 // A lost wake-up is not expected; the bound keeps it from mattering.
@@ -85,8 +93,11 @@ pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, wake: 
                 continue;
             }
         }
-        wait_until_allowed(&relays, &domain).await;
-        let mut stream = Stream::new(&outbox, &relays, &domain);
+        if wait_until_allowed(&relays, &domain).await {
+            // Meanwhile what waited may have been dropped.
+            continue;
+        }
+        let mut stream = Stream::new(&outbox, &relays, &domain, key);
         let ended = stream.run(&wake, &mut backoff).await;
         metrics::counter!("aldis_outbox_streams_ended_total", "component" => component).increment(1);
         match ended {
@@ -108,12 +119,16 @@ fn chain(error: &Ended) -> String {
     }
 }
 
-async fn wait_until_allowed(relays: &Relays, domain: &Domain) {
+/// Whether there was something to wait for.
+async fn wait_until_allowed(relays: &Relays, domain: &Domain) -> bool {
     let mut changes = relays.policy.changes();
+    let mut waited = false;
     while !relays.policy.allows(domain) {
         // A policy that has grown too old recovers without a change of version, hence the bound.
         let _ = tokio::time::timeout(Duration::from_secs(5), changes.changed()).await;
+        waited = true;
     }
+    waited
 }
 
 /// One stream and what is on its way in it.
@@ -121,6 +136,10 @@ struct Stream<'a> {
     outbox: &'a Outbox,
     relays: &'a Relays,
     domain: &'a Domain,
+    /// Under which its rows are kept.
+    key: String,
+    /// What it is told about our lanes.
+    incarnation: [u8; 16],
     /// Rows up to here were read in this pass.
     cursor: i64,
     /// By lane and sequence.
@@ -136,11 +155,13 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(outbox: &'a Outbox, relays: &'a Relays, domain: &'a Domain) -> Self {
+    fn new(outbox: &'a Outbox, relays: &'a Relays, domain: &'a Domain, key: String) -> Self {
         Self {
             outbox,
             relays,
             domain,
+            incarnation: outbox.shared.incarnation_of(&key),
+            key,
             cursor: 0,
             in_flight: HashMap::new(),
             in_flight_bytes: 0,
@@ -187,7 +208,7 @@ impl<'a> Stream<'a> {
         let shared = &self.outbox.shared;
         let (sender, receiver) = mpsc::channel(4);
         let open = Open {
-            incarnation: shared.incarnation.to_vec().into(),
+            incarnation: self.incarnation.to_vec().into(),
             component: shared.component.as_str().to_owned(),
             shard: 0,
             epoch: shared.epoch,
@@ -219,7 +240,7 @@ impl<'a> Stream<'a> {
         while self.in_flight.len() < MAX_ROWS && (self.in_flight_bytes < MAX_BYTES || self.in_flight.is_empty()) {
             let room = MAX_ROWS - self.in_flight.len();
             let bytes = MAX_BYTES.saturating_sub(self.in_flight_bytes);
-            let rows = self.outbox.next_rows(self.domain.as_str(), self.cursor, room, bytes).await?;
+            let rows = self.outbox.next_rows(&self.key, self.cursor, room, bytes).await?;
             let Some(last) = rows.last() else { return Ok(()) };
             if self.in_flight_bytes + rows[0].body.len() > MAX_BYTES && !self.in_flight.is_empty() {
                 return Ok(());
@@ -263,7 +284,7 @@ impl<'a> Stream<'a> {
         self.in_flight.insert(key, (row.id, row.body.len()));
         let shared = &self.outbox.shared;
         let component = shared.component.as_str();
-        let id = event_id(&shared.domain, &shared.incarnation, component, &row.lane, row.sequence);
+        let id = event_id(&shared.domain, &self.incarnation, component, &row.lane, row.sequence);
         Some(aldis_proto::federation::v1::Envelope {
             lane: row.lane.to_vec().into(),
             sequence: row.sequence,

@@ -47,6 +47,26 @@ macro_rules! schema {
     };
 }
 
+/// Keys under which rows of a backend are kept after its lanes began anew: a further migration step of the service.
+///
+/// | table | partition | holds |
+/// |---|---|---|
+/// | `…_outbox_keys` | domain | the key of a backend whose lanes began anew; all others have their domain |
+/// | `…_outbox_retired` | – | keys whose rows and lanes are to be dropped |
+#[macro_export]
+macro_rules! schema_keys {
+    ($component:literal) => {
+        concat!(
+            "CREATE TABLE ",
+            $component,
+            "_outbox_keys (domain TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID;",
+            "CREATE TABLE ",
+            $component,
+            "_outbox_retired (key TEXT PRIMARY KEY) WITHOUT ROWID;"
+        )
+    };
+}
+
 /// Statements with the component's table names filled in.
 #[derive(Debug)]
 pub(crate) struct Statements {
@@ -59,6 +79,15 @@ pub(crate) struct Statements {
     pub(crate) bury: String,
     pub(crate) withdraw: String,
     pub(crate) depth: String,
+    pub(crate) renamed: String,
+    pub(crate) key: String,
+    pub(crate) rename: String,
+    pub(crate) retire: String,
+    pub(crate) retired: String,
+    pub(crate) retired_done: String,
+    pub(crate) ids: String,
+    pub(crate) dead_peer: String,
+    pub(crate) drop_lanes: String,
     pub(crate) advance: String,
     pub(crate) position: String,
     pub(crate) raise_epoch: String,
@@ -90,7 +119,20 @@ impl Statements {
             withdraw: format!("UPDATE {c}_outbox SET kind = ?2, body = x'' WHERE id = ?1"),
             depth: format!(
                 "SELECT peer, rows, (SELECT created FROM {c}_outbox WHERE id = first) FROM \
-                 (SELECT peer, count(*) AS rows, min(id) AS first FROM {c}_outbox GROUP BY peer)"
+                 (SELECT peer, count(*) AS rows, min(id) AS first FROM {c}_outbox GROUP BY peer) \
+                 WHERE peer NOT IN (SELECT key FROM {c}_outbox_retired)"
+            ),
+            renamed: format!("SELECT EXISTS (SELECT 1 FROM {c}_outbox_keys)"),
+            key: format!("SELECT key FROM {c}_outbox_keys WHERE domain = ?1"),
+            rename: format!("INSERT OR REPLACE INTO {c}_outbox_keys (domain, key) VALUES (?1, ?2)"),
+            retire: format!("INSERT OR IGNORE INTO {c}_outbox_retired (key) VALUES (?1)"),
+            retired: format!("SELECT key FROM {c}_outbox_retired LIMIT 1"),
+            retired_done: format!("DELETE FROM {c}_outbox_retired WHERE key = ?1"),
+            ids: format!("SELECT id FROM {c}_outbox WHERE peer = ?1 ORDER BY id LIMIT ?2"),
+            dead_peer: format!("UPDATE {c}_outbox_dead SET peer = ?2 WHERE id = ?1"),
+            drop_lanes: format!(
+                "DELETE FROM {c}_outbox_lanes WHERE peer = ?1 AND lane IN \
+                 (SELECT lane FROM {c}_outbox_lanes WHERE peer = ?1 LIMIT ?2)"
             ),
             advance: format!(
                 "INSERT INTO {c}_received (origin, incarnation, lane, last) VALUES (?1, ?2, ?3, ?4) \

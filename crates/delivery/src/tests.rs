@@ -41,6 +41,7 @@ use crate::{
 
 const STEPS: &[Migration] = &[
     Migration { name: "outbox", sql: crate::schema!("conversations") },
+    Migration { name: "keys of outbox", sql: crate::schema_keys!("conversations") },
     Migration {
         name: "seen",
         sql: "CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, lane BLOB, body BLOB)",
@@ -281,6 +282,27 @@ async fn an_event_that_is_too_large_for_the_peer_becomes_a_dead_letter_and_its_l
     eventually("the outbox is empty", async || pair.count("conversations_outbox").await == 0).await;
     assert_eq!(pair.seen(1).await, ["a", "b", "c"]);
     assert_eq!(pair.count("conversations_outbox_dead").await, 2);
+}
+
+#[tokio::test]
+async fn what_waits_can_be_dropped_and_lanes_begin_anew() {
+    let pair = pair().await;
+    pair.send(vec![to_beta(1, "a")]).await;
+    eventually("the first event", async || pair.count("conversations_outbox").await == 0).await;
+    pair.down.store(true, Ordering::SeqCst);
+    pair.cut.send_modify(|cut| *cut += 1);
+    pair.send(["b", "c"].map(|body| to_beta(1, body)).into()).await;
+    pair.send(vec![to_beta(2, "d")]).await;
+    let beta = domain("beta.test");
+    assert_eq!(pair.outbox.drop_backlog(&beta).await.unwrap(), 3);
+    assert_eq!(pair.outbox.drop_backlog(&beta).await.unwrap(), 0, "nothing waits");
+    assert_eq!(pair.count("conversations_outbox_dead").await, 3);
+    assert_eq!(pair.count("conversations_outbox_retired").await, 0);
+    pair.send([(1, "e"), (2, "f"), (1, "g")].map(|(lane, body)| to_beta(lane, body)).into()).await;
+    pair.down.store(false, Ordering::SeqCst);
+    eventually("the outbox is empty", async || pair.count("conversations_outbox").await == 0).await;
+    assert_eq!(pair.seen(1).await, ["a", "e", "g"]);
+    assert_eq!(pair.seen(2).await, ["f"]);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Domain, TeamId};
+use crate::{Domain, TeamId, Timestamp};
 
 /// The text is none of the allowed values; says which are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +89,8 @@ pub struct RemotePolicy {
     pub search_policy: SearchPolicy,
     /// Only users of these teams may find and connect; `None`: no restriction.
     pub teams: Option<Vec<TeamId>>,
+    /// When federation ended; only of an ended remote.
+    pub ended: Option<Timestamp>,
 }
 
 /// The whole policy at one version. Pure: every question is answered from what is here.

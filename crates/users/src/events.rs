@@ -10,7 +10,7 @@ use aldis_proto::{
         Notification, OpenConsumerRequest, PushRequest, RemoveClientRequest, Session as SessionMessage, Target,
     },
 };
-use aldis_types::{ClientId, UserId};
+use aldis_types::{ClientId, EventId, UserId};
 use bytes::Bytes;
 use prost::Message;
 use serde::Serialize;
@@ -37,6 +37,13 @@ pub(crate) fn alert_users(
     push(lane, users, event, origin, true)
 }
 
+/// An event of this id for every client of `users`; whoever gets several of the id takes the first alone.
+pub(crate) fn once_to_users(lane: UserId, users: &[UserId], event: &impl Serialize, id: EventId) -> Outgoing {
+    let mut notification = notification(users, event, None, false);
+    notification.event_id = bytes_of(id);
+    to_notifications(lane, PUSH, PushRequest { notifications: vec![notification] }.encode_to_vec())
+}
+
 fn push(
     lane: UserId,
     users: &[UserId],
@@ -44,7 +51,12 @@ fn push(
     origin: Option<&Session>,
     native_push: bool,
 ) -> Outgoing {
-    let notification = Notification {
+    let request = PushRequest { notifications: vec![notification(users, event, origin, native_push)] };
+    to_notifications(lane, PUSH, request.encode_to_vec())
+}
+
+fn notification(users: &[UserId], event: &impl Serialize, origin: Option<&Session>, native_push: bool) -> Notification {
+    Notification {
         event_id: Bytes::new(),
         targets: users.iter().map(|user| Target { user: bytes_of(user), clients: Vec::new() }).collect(),
         event: encode(event),
@@ -53,9 +65,7 @@ fn push(
         native_push,
         high_priority: false,
         traceparent: None,
-    };
-    let request = PushRequest { notifications: vec![notification] };
-    to_notifications(lane, PUSH, request.encode_to_vec())
+    }
 }
 
 /// Lets the queue and the sockets of a removed client be forgotten.

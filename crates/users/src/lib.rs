@@ -85,6 +85,7 @@ use crate::{
     properties::{Properties, store::SqliteProperties},
     remotes::{
         Remotes,
+        ending::CleanUp,
         grpc::{PolicyGrpc, RemoteAdminGrpc},
         store::SqliteRemotes,
     },
@@ -347,7 +348,7 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
         sessions: stores.auth.clone(),
         auth: capabilities.app.auth.clone(),
         quotas: quotas.clone(),
-        clock,
+        clock: clock.clone(),
     };
     let relays = Relays {
         peers,
@@ -367,6 +368,14 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
     tasks.spawn(mailer.run());
     tasks.spawn(sweeper.run());
     tasks.spawn(stores.outbox.clone().run(relays));
+    let clean_up = CleanUp {
+        domain,
+        remotes: capabilities.remotes.clone(),
+        connections: stores.connections.clone(),
+        outbox: stores.outbox.clone(),
+        clock,
+    };
+    tasks.spawn(clean_up.run());
 
     Ok(Service {
         internal: internal(&capabilities),

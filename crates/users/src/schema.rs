@@ -8,6 +8,14 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { name: "accounts, clients, connections, remotes", sql: TABLES },
     Migration { name: "outbox of users", sql: aldis_delivery::schema!("users") },
     Migration { name: "who did it and what came of it, in audit records", sql: AUDIT },
+    Migration {
+        name: "end of federation, keys of the outbox",
+        sql: concat!(
+            "ALTER TABLE users_remotes ADD COLUMN ended INTEGER;",
+            "CREATE INDEX users_connections_by_domain ON users_connections (domain, status);",
+            aldis_delivery::schema_keys!("users")
+        ),
+    },
 ];
 
 const AUDIT: &str = "

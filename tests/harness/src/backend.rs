@@ -242,6 +242,11 @@ impl Federation {
         self.backend(on)?.set_remote_state(other, RemoteState::Suspended).await
     }
 
+    /// Ends federation with a remote.
+    pub async fn end(&self, on: &str, other: &str) -> Result<()> {
+        self.backend(on)?.set_remote_state(other, RemoteState::Ended).await
+    }
+
     /// Ends a suspension.
     pub async fn resume(&self, on: &str, other: &str) -> Result<()> {
         self.backend(on)?.set_remote_state(other, RemoteState::Active).await

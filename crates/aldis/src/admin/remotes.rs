@@ -53,7 +53,8 @@ pub(crate) enum Remote {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// End federation with another backend for good. Not available yet.
+    /// End federation with another backend: its users leave conversations here, ours leave its own, connections with its
+    /// users are cancelled, and what waits for it is dropped. Goes on in the background, also after a restart.
     End {
         /// The other backend.
         domain: String,
@@ -121,11 +122,8 @@ pub(crate) async fn run(command: Remote) -> Result<()> {
             administration.set_state(&domain, WireState::Active).await
         }
         Remote::End { domain, config } => {
-            let config = Config::load(&config.config)?;
-            let domain = other(&domain, &config)?;
-            bail!(
-                "ending federation with {domain} is not available yet; `aldis remote suspend {domain}` stops all traffic"
-            )
+            let (administration, domain) = about(&domain, &config).await?;
+            administration.set_state(&domain, WireState::Ended).await
         }
     }
 }

@@ -65,6 +65,11 @@ impl Telling {
         }
     }
 
+    /// Leaves out a backend that is not told.
+    pub(crate) fn leave_out(&mut self, domain: &Domain) {
+        self.backends.remove(domain);
+    }
+
     /// The answer for the backend that asked for the change.
     pub(crate) fn answer(&self, domain: &Domain, stamp: &Stamp) -> Bytes {
         let outcome = Some(update_conversation_response::Outcome::Updated(self.event(domain, stamp)));

@@ -3,6 +3,7 @@
 mod create;
 mod departure;
 pub(crate) mod effects;
+pub(crate) mod ending;
 pub(crate) mod error;
 pub(crate) mod http;
 mod invites;

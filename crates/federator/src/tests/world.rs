@@ -152,7 +152,7 @@ impl Backend {
         let remotes = remotes
             .iter()
             .map(|(name, state)| {
-                let policy = RemotePolicy { state: *state, search_policy: SearchPolicy::NoSearch, teams: None };
+                let policy = RemotePolicy { state: *state, search_policy: SearchPolicy::NoSearch, teams: None, ended: None };
                 (domain(name), policy)
             })
             .collect();

@@ -1,6 +1,6 @@
 //! The federation policy, as the users service streams it.
 
-use aldis_types::{PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy, Strategy};
+use aldis_types::{PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy, Strategy, Timestamp};
 
 use super::{InvalidWire, bytes_of, domain, team_id};
 use crate::{federation::v1 as pb, internal::v1 as internal};
@@ -72,6 +72,7 @@ pub fn to_policy(policy: &PolicySnapshot) -> internal::PolicySnapshot {
                     .teams
                     .as_ref()
                     .map(|teams| internal::remote::Teams { teams: teams.iter().map(bytes_of).collect() }),
+                ended: remote.ended.map_or(0, Timestamp::millis),
             })
             .collect(),
     }
@@ -98,6 +99,7 @@ pub fn from_policy(policy: &internal::PolicySnapshot) -> Result<PolicySnapshot, 
                     state: remote.state().try_into()?,
                     search_policy: search_policy.try_into()?,
                     teams: teams.transpose()?,
+                    ended: (remote.ended > 0).then(|| Timestamp::from_millis(remote.ended)),
                 };
                 Ok((domain(&remote.domain)?, policy))
             })

@@ -1,5 +1,7 @@
 //! What a change of a connection tells: the clients of both users, our conversations service, the other backend.
 
+use std::collections::BTreeSet;
+
 use aldis_api::Session;
 use aldis_delivery::{LocalService, Outgoing, Peer};
 use aldis_proto::{
@@ -7,14 +9,16 @@ use aldis_proto::{
     federation::v1::{ConnectionRescinded, UsersEvent, users_event},
     internal::v1::ApplyRelationRequest,
 };
-use aldis_types::{ConversationId, Domain, Name, OneToOneProtocol, Qualified, Relation, Timestamp, UserId, one_to_one};
+use aldis_types::{
+    ConversationId, Domain, EventId, Name, OneToOneProtocol, Qualified, Relation, Timestamp, UserId, one_to_one,
+};
 use prost::Message;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::store::ConnectionRow;
-use crate::events::{alert_users, to_users};
+use super::store::{CancelledRows, ConnectionRow};
+use crate::events::{alert_users, once_to_users, to_users};
 
 const APPLY_RELATION: u32 = 1;
 /// Field number of `connection_rescinded` in `UsersEvent`.
@@ -114,4 +118,15 @@ pub(crate) fn rescinded(user: UserId, row: &ConnectionRow) -> Outgoing {
         kind: CONNECTION_RESCINDED,
         body: event.encode_to_vec().into(),
     }
+}
+
+/// The effects of the end of federation with a backend on users with connections there: each hears of it once.
+pub(crate) fn federation_ended(cancelled: &CancelledRows, domain: &Domain, id: EventId) -> Vec<Outgoing> {
+    let users: BTreeSet<UserId> = cancelled.iter().map(|(user, _)| *user).collect();
+    let users: Vec<UserId> = users.into_iter().collect();
+    let Some(first) = users.first() else { return Vec::new() };
+    let event = json!({ "type": "federation.delete", "domain": domain });
+    let mut outgoing: Vec<_> = cancelled.iter().map(|(user, row)| apply_relation(*user, row, None, None)).collect();
+    outgoing.push(once_to_users(*first, &users, &event, id));
+    outgoing
 }

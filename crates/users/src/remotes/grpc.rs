@@ -63,7 +63,7 @@ impl RemoteAdminGrpc {
             RemoteError::OwnDomain => "own-domain",
             RemoteError::Unknown => "not-found",
             RemoteError::TooMany => "too-many",
-            RemoteError::EndNotAvailable => "not-available",
+            RemoteError::Ended => "ended",
             RemoteError::Store(_) => "store-failed",
         };
         self.administration.refused(by.does(action, domain), why).await;
@@ -76,7 +76,7 @@ fn refused(error: &RemoteError) -> Status {
         RemoteError::OwnDomain => Status::invalid_argument(error.to_string()),
         RemoteError::Unknown => Status::not_found(error.to_string()),
         RemoteError::TooMany => Status::resource_exhausted(error.to_string()),
-        RemoteError::EndNotAvailable => Status::unimplemented(error.to_string()),
+        RemoteError::Ended => Status::failed_precondition(error.to_string()),
         RemoteError::Store(_) => status(error),
     }
 }

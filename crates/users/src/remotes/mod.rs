@@ -1,5 +1,6 @@
 //! The list of remotes: which backends we federate with, and what their users may find here. Every service follows it.
 
+pub(crate) mod ending;
 pub(crate) mod grpc;
 pub(crate) mod store;
 #[cfg(test)]
@@ -33,8 +34,8 @@ pub(crate) enum RemoteError {
     Unknown,
     #[error("there are {MAX_REMOTES} remotes already")]
     TooMany,
-    #[error("ending federation with a remote is not available yet; suspend it")]
-    EndNotAvailable,
+    #[error("federation with the domain was ended; `aldis remote set` begins anew")]
+    Ended,
     #[error("remote store")]
     Store(#[from] StoreError),
 }
@@ -45,7 +46,7 @@ impl Fault for RemoteError {
             Self::OwnDomain => label::BAD_REQUEST,
             Self::Unknown => label::NOT_FOUND,
             Self::TooMany => label::TOO_MANY_REQUESTS,
-            Self::EndNotAvailable => label::NOT_IMPLEMENTED,
+            Self::Ended => label::BAD_REQUEST,
             Self::Store(error) => store_label(error),
         }
     }
@@ -114,25 +115,29 @@ impl Remotes {
                 None | Some(RemoteState::Active | RemoteState::Ended) => RemoteState::Active,
             };
             let teams = before.and_then(|remote| remote.teams);
-            Ok(RemotePolicy { state, search_policy, teams })
+            Ok(RemotePolicy { state, search_policy, teams, ended: None })
         })
         .await
     }
 
-    /// Suspends or resumes a listed remote.
+    /// Suspends, resumes or ends a listed remote. One that is ended stays so until it is set anew.
     pub(crate) async fn set_state(
         &self,
         by: &Administrator,
         domain: Domain,
         state: RemoteState,
     ) -> Result<(), RemoteError> {
-        if state == RemoteState::Ended {
-            return Err(RemoteError::EndNotAvailable);
-        }
         let audit = by.does("remote-state-set", &domain);
+        let now = self.clock.now();
         self.change(domain, audit, move |before| {
             let before = before.ok_or(RemoteError::Unknown)?;
-            Ok(RemotePolicy { state, ..before.clone() })
+            let ended = match (before.state, state) {
+                (RemoteState::Ended, RemoteState::Ended) => before.ended,
+                (RemoteState::Ended, _) => return Err(RemoteError::Ended),
+                (_, RemoteState::Ended) => Some(now),
+                _ => None,
+            };
+            Ok(RemotePolicy { state, ended, ..before.clone() })
         })
         .await
     }

@@ -66,6 +66,28 @@ async fn what_makes_no_sense_is_refused_in_one_line() {
     assert!(refused.iter().all(|status| !status.message().is_empty() && !status.message().contains('\n')));
     let unknown = admin.set_remote_state(state("beta.test", StateMessage::Suspended)).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
-    let ended = admin.set_remote_state(state("beta.test", StateMessage::Ended)).await.unwrap_err();
-    assert_eq!(ended.code(), Code::Unimplemented);
+    let unknown = admin.set_remote_state(state("beta.test", StateMessage::Ended)).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn what_was_ended_is_not_resumed_but_set_anew() {
+    let backend = Backend::alone().await;
+    let mut admin = RemoteAdminClient::new(backend.admin.clone());
+    admin.set_remote(set("beta.test", 3)).await.unwrap();
+    admin.set_remote_state(state("beta.test", StateMessage::Ended)).await.unwrap();
+    let remotes = async |mut admin: RemoteAdminClient<_>| {
+        admin.list_remotes(ListRemotesRequest {}).await.unwrap().into_inner().policy.unwrap().remotes
+    };
+    let first = remotes(admin.clone()).await.remove(0);
+    assert!(first.state() == StateMessage::Ended && first.ended > 0);
+    for other in [StateMessage::Active, StateMessage::Suspended] {
+        let refused = admin.set_remote_state(state("beta.test", other)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+    }
+    admin.set_remote_state(state("beta.test", StateMessage::Ended)).await.unwrap();
+    assert_eq!(remotes(admin.clone()).await.remove(0).ended, first.ended, "ended once");
+    admin.set_remote(set("beta.test", 2)).await.unwrap();
+    let revived = remotes(admin.clone()).await.remove(0);
+    assert!(revived.state() == StateMessage::Active && revived.ended == 0);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aldis_delivery::{Delivery, Envelope, Outgoing, Positions};
 use aldis_storage::StoreError;
-use aldis_types::{ConversationId, Member, Qualified, Relation, Timestamp, UserId};
+use aldis_types::{ConversationId, Domain, Member, Qualified, Relation, Timestamp, UserId};
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -181,6 +181,14 @@ pub(crate) trait ConversationStore: Send + Sync {
     async fn list_own(
         &self,
         user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
+    /// Conversations of ours with members of a backend, in ascending order of the id, from the one after `after` on.
+    async fn list_with_backend(
+        &self,
+        domain: &Domain,
         after: Option<ConversationId>,
         limit: usize,
     ) -> Result<Vec<ConversationId>, StoreError>;

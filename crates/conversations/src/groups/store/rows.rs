@@ -40,6 +40,13 @@ CREATE INDEX conversations_answers_by_age ON conversations_answers (created);
 CREATE TABLE conversations_keys (name TEXT PRIMARY KEY, secret BLOB NOT NULL) WITHOUT ROWID;
 ",
     },
+    Migration {
+        name: "members by backend, keys of the outbox",
+        sql: concat!(
+            "CREATE INDEX conversations_members_by_domain ON conversations_members (domain, conversation);",
+            aldis_delivery::schema_keys!("conversations")
+        ),
+    },
 ];
 
 const fn protocol_number(protocol: Protocol) -> i64 {

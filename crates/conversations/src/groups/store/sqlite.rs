@@ -387,6 +387,27 @@ impl ConversationStore for SqliteConversations {
         read.await
     }
 
+    async fn list_with_backend(
+        &self,
+        domain: &Domain,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        let domain = domain.clone();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let sql = "SELECT DISTINCT conversation FROM conversations_members WHERE domain = ?1 AND conversation > ?2 \
+                   ORDER BY conversation LIMIT ?3";
+        let read = self.shared.db.read(move |tx| {
+            let after: &[u8] = after.as_ref().map_or(&[], |id| id.as_bytes().as_slice());
+            let mut statement = tx.prepare_cached(sql)?;
+            let rows = statement.query_map(params![domain.as_str(), after, limit], |row| {
+                Ok(ConversationId::new(Uuid::from_bytes(row.get(0)?)))
+            })?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        });
+        read.await
+    }
+
     async fn list_remote(
         &self,
         user: UserId,

@@ -146,6 +146,16 @@ pub(crate) async fn lists_by_user(store: &dyn ConversationStore) {
     done(store.change(id(2), 1, vec![leave], None, None, nothing()).await.unwrap());
     assert_eq!(store.list_own(ann.id, None, 10).await.unwrap(), [id(1), id(3)]);
     assert_eq!(store.list_own(ben.id, None, 10).await.unwrap().len(), 3);
+    let (far, away) = (user(1, "beta.test"), user(2, "beta.test"));
+    let beta = far.domain.clone();
+    assert!(store.list_with_backend(&beta, None, 10).await.unwrap().is_empty());
+    for number in [5, 4] {
+        let members = [ben.clone(), far.clone(), away.clone()];
+        done(store.create(conversation(number, &members), None, nothing()).await.unwrap());
+    }
+    assert_eq!(store.list_with_backend(&beta, None, 10).await.unwrap(), [id(4), id(5)]);
+    assert_eq!(store.list_with_backend(&beta, Some(id(4)), 10).await.unwrap(), [id(5)]);
+    assert_eq!(store.list_with_backend(&beta, None, 1).await.unwrap(), [id(4)]);
     assert!(store.list_remote(ann.id, None, 10).await.unwrap().is_empty());
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use aldis_delivery::{Delivery, Envelope, Outgoing, Positions};
 use aldis_storage::StoreError;
-use aldis_types::{ConversationId, Qualified, UserId};
+use aldis_types::{ConversationId, Domain, Qualified, UserId};
 use async_trait::async_trait;
 
 pub(crate) use sqlite::SqliteMemberships;
@@ -83,6 +83,9 @@ pub(crate) struct MemberChange {
     pub leave: BTreeSet<UserId>,
 }
 
+/// Makes what users are told. Runs inside the write job.
+pub(crate) type Told = Box<dyn FnOnce(&BTreeSet<UserId>) -> Vec<Outgoing> + Send>;
+
 /// Memberships of our users elsewhere.
 #[async_trait]
 pub(crate) trait MembershipStore: Send + Sync {
@@ -106,6 +109,10 @@ pub(crate) trait MembershipStore: Send + Sync {
         mark: Mark,
         outgoing: Vec<Outgoing>,
     ) -> Result<Option<Delivery>, StoreError>;
+
+    /// Forgets at most `limit` places of our users in conversations of a backend, and writes what those users are told,
+    /// in one job; how many places those were.
+    async fn forget_some(&self, domain: &Domain, limit: usize, told: Told) -> Result<usize, StoreError>;
 
     /// Forgets one of our users in a conversation, and appends what its owner is told.
     async fn forget(

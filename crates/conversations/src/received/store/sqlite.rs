@@ -1,17 +1,20 @@
 //! The embedded engine.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use aldis_delivery::{Appended, Delivery, Envelope, Outbox, Outgoing, Positions};
 use aldis_runtime::SharedClock;
 use aldis_storage::{Db, StoreError};
-use aldis_types::{ConversationId, Qualified, UserId};
+use aldis_types::{ConversationId, Domain, Qualified, UserId};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{MemberChange, MembershipStore, RemoteConversation};
+use super::{MemberChange, MembershipStore, RemoteConversation, Told};
 use crate::{
     cache::Cache,
     groups::{
@@ -79,6 +82,16 @@ fn write_members(tx: &Connection, id: &Qualified<ConversationId>, change: &Membe
         unindex(tx, *user, domain, conversation)?;
     }
     Ok(())
+}
+
+/// Places of our users in conversations of a backend.
+fn first_places(tx: &Connection, domain: &Domain, limit: i64) -> Result<Vec<(ConversationId, UserId)>, StoreError> {
+    let sql = "SELECT conversation, user FROM conversations_remote WHERE domain = ?1 LIMIT ?2";
+    let mut statement = tx.prepare_cached(sql)?;
+    let rows = statement.query_map(params![domain.as_str(), limit], |row| {
+        Ok((ConversationId::new(Uuid::from_bytes(row.get(0)?)), UserId::new(Uuid::from_bytes(row.get(1)?))))
+    })?;
+    Ok(rows.collect::<Result<Vec<_>, _>>()?)
 }
 
 fn read_members(tx: &Connection, id: &Qualified<ConversationId>) -> Result<Option<RemoteConversation>, StoreError> {
@@ -158,6 +171,35 @@ impl MembershipStore for SqliteMemberships {
             Ok(Some(outbox.append(tx, &outgoing)?))
         })
         .await
+    }
+
+    async fn forget_some(&self, domain: &Domain, limit: usize, told: Told) -> Result<usize, StoreError> {
+        let shared = self.shared.clone();
+        let domain = domain.clone();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        // To its end even when the caller gives up, so that the cache never holds what was before.
+        let run = async move {
+            let (outbox, backend) = (shared.outbox.clone(), domain.clone());
+            let job = move |tx: &Connection| {
+                let places = first_places(tx, &backend, limit)?;
+                let mut users = BTreeSet::new();
+                for (conversation, user) in &places {
+                    let id = Qualified::new(*conversation, backend.clone());
+                    let change = MemberChange { leave: [*user].into(), ..MemberChange::default() };
+                    write_members(tx, &id, &change)?;
+                    users.insert(*user);
+                }
+                let outgoing = if users.is_empty() { Vec::new() } else { told(&users) };
+                Ok((places, outbox.append(tx, &outgoing)?))
+            };
+            let (places, appended) = shared.db.write(job).await?;
+            for (conversation, _) in &places {
+                shared.cache.forget(&Qualified::new(*conversation, domain.clone()));
+            }
+            shared.outbox.committed(appended);
+            Ok(places.len())
+        };
+        tokio::spawn(run.in_current_span()).await.map_err(|_| StoreError::Panicked)?
     }
 
     async fn forget(

@@ -53,6 +53,33 @@ pub(crate) async fn follows_relations(store: &dyn MembershipStore, index: &dyn C
     assert_eq!(index.list_remote(ann, None, 10).await.unwrap(), [second]);
 }
 
+/// Places in conversations of one backend are forgotten a few at a time, and whoever had some is told.
+pub(crate) async fn forgets_a_backend(store: &dyn MembershipStore, index: &dyn ConversationStore) {
+    let (ann, ben) = (user(1), user(2));
+    let ended: aldis_types::Domain = "ended.test".parse().unwrap();
+    let stays = conversation(9, "stays.test");
+    store.apply_relation(stays.clone(), join(&[ann]), mark(&stays, ann, 1), vec![]).await.unwrap();
+    for number in 1..=3 {
+        let id = conversation(number, "ended.test");
+        store.apply_relation(id.clone(), join(&[ann, ben]), mark(&id, ann, 1), vec![]).await.unwrap();
+    }
+    let told = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+    let mut steps = Vec::new();
+    for _ in 0..3 {
+        let all = told.clone();
+        let told: super::Told = Box::new(move |users| {
+            all.lock().unwrap().extend(users.iter().copied());
+            Vec::new()
+        });
+        steps.push(store.forget_some(&ended, 4, told).await.unwrap());
+    }
+    assert_eq!(steps, [4, 2, 0]);
+    assert_eq!(told.lock().unwrap().iter().copied().collect::<Vec<_>>(), [ann, ben]);
+    assert!(store.load(&[conversation(1, "ended.test")]).await.unwrap().is_empty());
+    assert_eq!(index.list_remote(ann, None, 10).await.unwrap(), std::slice::from_ref(&stays));
+    assert!(index.list_remote(ben, None, 10).await.unwrap().is_empty());
+}
+
 /// Settings belong to one member and stay when he is told to join again.
 pub(crate) async fn keeps_settings(store: &dyn MembershipStore) {
     let (ann, ben) = (user(1), user(2));
@@ -101,6 +128,12 @@ mod sqlite {
     async fn follows_relations() {
         let (store, index, _folder) = engines().await;
         super::follows_relations(&store, &index).await;
+    }
+
+    #[tokio::test]
+    async fn forgets_a_backend() {
+        let (store, index, _folder) = engines().await;
+        super::forgets_a_backend(&store, &index).await;
     }
 
     #[tokio::test]

@@ -121,6 +121,9 @@ pub(crate) struct Change {
     pub(crate) effects: Effects<Written>,
 }
 
+/// Connections of users of ours that were cancelled together.
+pub(crate) type CancelledRows = Vec<(UserId, ConnectionRow)>;
+
 /// Keeps connections.
 #[async_trait]
 pub(crate) trait ConnectionStore: Send + Sync {
@@ -150,6 +153,16 @@ pub(crate) trait ConnectionStore: Send + Sync {
 
     /// Decides and writes in one step, both sides and the effects together. Times of a row rise with every change.
     async fn change(&self, change: Change) -> Result<Changed, StoreError>;
+
+    /// Cancels at most `limit` connections with users of `domain`, but for those that are blocked or cancelled already,
+    /// and writes the effects, in one step; how many those were.
+    async fn cancel_some(
+        &self,
+        domain: &Domain,
+        limit: usize,
+        now: Timestamp,
+        effects: Effects<CancelledRows>,
+    ) -> Result<usize, StoreError>;
 
     /// As [`ConnectionStore::change`], and moves the lane of the envelope that told of it on, in the same step.
     async fn receive(&self, change: Change, positions: Positions, envelope: Envelope) -> Result<Changed, StoreError>;

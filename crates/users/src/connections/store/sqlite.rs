@@ -4,8 +4,8 @@ use aldis_types::{Domain, Qualified, Relation, Timestamp, UserId};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Change, Changed, ConnectionRow, ConnectionStore, Decision, Refusal, Sides, Write, Written};
-use crate::sql;
+use super::{CancelledRows, Change, Changed, ConnectionRow, ConnectionStore, Decision, Refusal, Sides, Write, Written};
+use crate::{events::Effects, sql};
 
 /// Connections in `SQLite`.
 pub(crate) struct SqliteConnections {
@@ -101,6 +101,16 @@ fn counts(tx: &Connection, user: UserId) -> rusqlite::Result<(u32, u32)> {
          FROM users_connections WHERE user = ?",
     )?
     .query_row([user.as_bytes().as_slice()], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// Connections with users of a backend that are neither blocked nor cancelled.
+fn open_with(tx: &Connection, domain: &Domain, limit: usize) -> rusqlite::Result<CancelledRows> {
+    let sql =
+        format!("SELECT {CONNECTION}, user FROM users_connections WHERE domain = ? AND status IN (1, 2, 3, 4) LIMIT ?");
+    let mut query = tx.prepare_cached(&sql)?;
+    let rows = query
+        .query_map(params![domain.as_str(), sql::rows(limit)], |row| Ok((sql::user_id(row, 5)?, connection(row)?)))?;
+    rows.collect()
 }
 
 /// What a job did, before its rows are handed to the relays.
@@ -219,6 +229,30 @@ impl ConnectionStore for SqliteConnections {
         let outbox = self.outbox.traced();
         let done = self.db.write(move |tx| apply(tx, &outbox, &change)).await?;
         Ok(self.finish(done))
+    }
+
+    async fn cancel_some(
+        &self,
+        domain: &Domain,
+        limit: usize,
+        now: Timestamp,
+        effects: Effects<CancelledRows>,
+    ) -> Result<usize, StoreError> {
+        let (outbox, domain) = (self.outbox.clone(), domain.clone());
+        let (count, appended) = self
+            .db
+            .write(move |tx| {
+                let mut cancelled = Vec::new();
+                for (user, before) in open_with(tx, &domain, limit)? {
+                    let write = Write::announced(Relation::Cancelled);
+                    let row = put(tx, user, &before.other, Some(&before), &write, now)?;
+                    cancelled.push((user, row));
+                }
+                Ok((cancelled.len(), outbox.append(tx, &effects(&cancelled))?))
+            })
+            .await?;
+        self.outbox.committed(appended);
+        Ok(count)
     }
 
     async fn receive(&self, change: Change, positions: Positions, envelope: Envelope) -> Result<Changed, StoreError> {

@@ -40,6 +40,36 @@ pub(crate) async fn all(store: &dyn ConnectionStore) {
     nothing_is_written_without_a_decision_to(store).await;
     pages_follow_each_other(store).await;
     decisions_see_the_counts(store).await;
+    those_with_a_backend_are_cancelled_a_few_at_a_time(store).await;
+}
+
+async fn those_with_a_backend_are_cancelled_a_few_at_a_time(store: &dyn ConnectionStore) {
+    let relations = [Relation::Sent, Relation::Pending, Relation::Accepted, Relation::Ignored, Relation::Blocked];
+    for (number, relation) in (20..).zip(relations) {
+        store.change(change(number, remote(1, "ended.test"), write(Some(relation), None))).await.unwrap();
+    }
+    store.change(change(20, remote(1, "other.test"), write(Some(Relation::Accepted), None))).await.unwrap();
+    let ended: Domain = "ended.test".parse().unwrap();
+    let told = Arc::new(std::sync::Mutex::new(0));
+    let effects: crate::events::Effects<super::CancelledRows> = Arc::new({
+        let told = told.clone();
+        move |rows: &super::CancelledRows| {
+            assert!(rows.iter().all(|(_, row)| row.status == Relation::Cancelled));
+            *told.lock().unwrap() += rows.len();
+            Vec::new()
+        }
+    });
+    let now = Timestamp::from_millis(2_000);
+    let mut steps = Vec::new();
+    for _ in 0..3 {
+        steps.push(store.cancel_some(&ended, 3, now, effects.clone()).await.unwrap());
+    }
+    assert_eq!(steps, [3, 1, 0]);
+    assert_eq!(*told.lock().unwrap(), 4);
+    let blocked = store.get(user(24), &remote(1, "ended.test")).await.unwrap().unwrap();
+    assert_eq!(blocked.status, Relation::Blocked);
+    let other = store.get(user(20), &remote(1, "other.test")).await.unwrap().unwrap();
+    assert_eq!(other.status, Relation::Accepted);
 }
 
 async fn both_sides_are_written_together(store: &dyn ConnectionStore) {

@@ -14,8 +14,14 @@ pub(crate) async fn all(store: &dyn RemoteStore) {
         state: RemoteState::Active,
         search_policy: SearchPolicy::FullSearch,
         teams: Some(vec![TeamId::new(Uuid::from_u128(7))]),
+        ended: None,
     };
-    let second = RemotePolicy { state: RemoteState::Suspended, search_policy: SearchPolicy::NoSearch, teams: None };
+    let second = RemotePolicy {
+        state: RemoteState::Ended,
+        search_policy: SearchPolicy::NoSearch,
+        teams: None,
+        ended: Some(Timestamp::from_millis(77)),
+    };
     for (version, policy) in [(5, first), (9, second)] {
         let audit = AuditEntry::new("admin", "remote-set", &beta);
         store.put(beta.clone(), policy.clone(), version, audit, Timestamp::EPOCH).await.unwrap();

@@ -1,0 +1,134 @@
+//! What waits for a backend with which federation ends is dropped, and its lanes begin anew.
+//!
+//! Rows and lanes of a backend are kept under a key. Dropping gives the backend another key in one step: nothing that waits
+//! under the old one is ever sent, and what is appended from then on is in lanes of another incarnation, so that the
+//! backend, should it be listed again, finds no gap. What is under retired keys goes to the dead letters, a little at a
+//! time, whatever happens in between.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+
+use aldis_storage::StoreError;
+use aldis_types::Domain;
+use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest, Sha256};
+
+use crate::{outbox::Outbox, outbox::Shared};
+
+/// Rows, and lanes, that one step removes.
+const CHUNK: i64 = 200;
+/// Pause between two steps: others write too.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Why rows are in the dead letters.
+const REASON: &str = "federation-ended";
+/// Stands between domain and number in a key; no domain has it.
+const SEPARATOR: char = '#';
+
+/// The domain that a key belongs to.
+pub(crate) fn domain_of(key: &str) -> &str {
+    key.split(SEPARATOR).next().unwrap_or(key)
+}
+
+impl Shared {
+    /// The key of a backend, inside a job.
+    pub(crate) fn key(&self, tx: &Connection, domain: &Domain) -> Result<String, StoreError> {
+        if !self.renamed.load(Ordering::Acquire) {
+            return Ok(domain.as_str().to_owned());
+        }
+        let found = tx.prepare_cached(&self.sql.key)?.query_row([domain.as_str()], |row| row.get(0)).optional()?;
+        Ok(found.unwrap_or_else(|| domain.as_str().to_owned()))
+    }
+
+    /// The incarnation that a backend is told, which is its key's.
+    pub(crate) fn incarnation_of(&self, key: &str) -> [u8; 16] {
+        if !key.contains(SEPARATOR) {
+            return self.incarnation;
+        }
+        let mut hash = Sha256::new();
+        hash.update(self.incarnation);
+        hash.update(key.as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash.finalize()[..16]);
+        bytes
+    }
+}
+
+impl Outbox {
+    /// The key of a backend.
+    pub(crate) async fn key(&self, domain: &Domain) -> Result<String, StoreError> {
+        let shared = self.shared.clone();
+        let domain = domain.clone();
+        self.shared.db.read(move |tx| shared.key(tx, &domain)).await
+    }
+
+    /// Drops everything that waits for a backend, into the dead letters. Nothing of it is sent once this returns, and
+    /// what a crash leaves in between is dropped at the next start. Tells how many events were dropped.
+    pub async fn drop_backlog(&self, domain: &Domain) -> Result<u64, StoreError> {
+        let shared = self.shared.clone();
+        let backend = domain.clone();
+        let now = self.shared.clock.now().millis();
+        self.shared
+            .db
+            .write(move |tx| {
+                let old = shared.key(tx, &backend)?;
+                if !tx.prepare_cached(&shared.sql.any)?.query_row([&old], |row| row.get::<_, bool>(0))? {
+                    return Ok(());
+                }
+                let last = old.split_once(SEPARATOR).and_then(|(_, number)| number.parse().ok()).unwrap_or(0);
+                let new = format!("{backend}{SEPARATOR}{}", now.max(last + 1));
+                shared.renamed.store(true, Ordering::Release);
+                tx.prepare_cached(&shared.sql.rename)?.execute(params![backend.as_str(), new])?;
+                tx.prepare_cached(&shared.sql.retire)?.execute([old])?;
+                Ok(())
+            })
+            .await?;
+        self.drop_retired().await
+    }
+
+    /// Empties retired keys.
+    pub(crate) async fn drop_retired(&self) -> Result<u64, StoreError> {
+        let mut all = 0;
+        loop {
+            let shared = self.shared.clone();
+            let now = self.shared.clock.now().millis();
+            let dropped = self.shared.db.write(move |tx| drop_some(tx, &shared, now)).await?;
+            let Some(dropped) = dropped else { return Ok(all) };
+            metrics::counter!("aldis_outbox_dead_letters_total", "component" => self.shared.component.as_str())
+                .increment(dropped);
+            all += dropped;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// One step; `None` when there is nothing left.
+fn drop_some(tx: &Connection, shared: &Shared, now: i64) -> Result<Option<u64>, StoreError> {
+    let sql = &shared.sql;
+    let key: Option<String> = tx.prepare_cached(&sql.retired)?.query_row([], |row| row.get(0)).optional()?;
+    let Some(key) = key else { return Ok(None) };
+    let ids = {
+        let mut query = tx.prepare_cached(&sql.ids)?;
+        let ids = query.query_map(params![key, CHUNK], |row| row.get::<_, i64>(0))?.collect::<Result<Vec<_>, _>>()?;
+        ids
+    };
+    let domain = domain_of(&key);
+    for id in &ids {
+        tx.prepare_cached(&sql.bury)?.execute(params![id, REASON, now])?;
+        tx.prepare_cached(&sql.delete)?.execute([id])?;
+        tx.prepare_cached(&sql.dead_peer)?.execute(params![id, domain])?;
+    }
+    let lanes = tx.prepare_cached(&sql.drop_lanes)?.execute(params![key, CHUNK])?;
+    if ids.is_empty() && lanes == 0 {
+        tx.prepare_cached(&sql.retired_done)?.execute([key])?;
+    }
+    Ok(Some(ids.len() as u64))
+}
+
+/// Adds up what waits under the keys of each backend.
+pub(crate) fn by_domain(rows: Vec<(String, i64, i64)>) -> Vec<(String, i64, i64)> {
+    let mut sums: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+    for (key, count, oldest) in rows {
+        let sum = sums.entry(domain_of(&key).to_owned()).or_insert((0, oldest));
+        *sum = (sum.0 + count, sum.1.min(oldest));
+    }
+    sums.into_iter().map(|(domain, (count, oldest))| (domain, count, oldest)).collect()
+}
