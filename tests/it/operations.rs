@@ -149,7 +149,8 @@ async fn remotes_are_administered_from_the_command_line() -> Result<()> {
         ["remote", "suspend", "unknown.test"],
         ["remote", "suspend", ALPHA],
         ["remote", "suspend", "not a domain"],
-        ["remote", "end", BETA],
+        ["remote", "end", "unknown.test"],
+        ["remote", "end", ALPHA],
     ] {
         let error = federation.administer(ALPHA, &arguments).err().context("it was done")?.to_string();
         ensure!(error.trim_end().lines().count() == 1, "{arguments:?}: more than one line: {error}");

@@ -105,11 +105,7 @@ fn drop_some(tx: &Connection, shared: &Shared, now: i64) -> Result<Option<u64>, 
     let sql = &shared.sql;
     let key: Option<String> = tx.prepare_cached(&sql.retired)?.query_row([], |row| row.get(0)).optional()?;
     let Some(key) = key else { return Ok(None) };
-    let ids = {
-        let mut query = tx.prepare_cached(&sql.ids)?;
-        let ids = query.query_map(params![key, CHUNK], |row| row.get::<_, i64>(0))?.collect::<Result<Vec<_>, _>>()?;
-        ids
-    };
+    let ids = first_rows(tx, shared, &key)?;
     let domain = domain_of(&key);
     for id in &ids {
         tx.prepare_cached(&sql.bury)?.execute(params![id, REASON, now])?;
@@ -121,6 +117,12 @@ fn drop_some(tx: &Connection, shared: &Shared, now: i64) -> Result<Option<u64>, 
         tx.prepare_cached(&sql.retired_done)?.execute([key])?;
     }
     Ok(Some(ids.len() as u64))
+}
+
+fn first_rows(tx: &Connection, shared: &Shared, key: &str) -> Result<Vec<i64>, StoreError> {
+    let mut query = tx.prepare_cached(&shared.sql.ids)?;
+    let ids = query.query_map(params![key, CHUNK], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 /// Adds up what waits under the keys of each backend.

@@ -34,7 +34,7 @@ fn urls(folder: &Folder, backends: &[Backend]) -> String {
         let _ = write!(
             text,
             "{domain}\n  client API  http://{client}   (sockets ws://{client}, apps deeplink http://{client}/deeplink.json)\n  \
-             health      http://{operations}/readyz   /metrics\n  mail        {mail}\n  settings    {config}\n\n",
+             status      http://{operations}/   (/readyz, /metrics)\n  mail        {mail}\n  settings    {config}\n\n",
             domain = backend.domain,
             mail = target.mail().display(),
             config = target.config().display(),
