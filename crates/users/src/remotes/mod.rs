@@ -43,10 +43,9 @@ pub(crate) enum RemoteError {
 impl Fault for RemoteError {
     fn label(&self) -> Label {
         match self {
-            Self::OwnDomain => label::BAD_REQUEST,
+            Self::OwnDomain | Self::Ended => label::BAD_REQUEST,
             Self::Unknown => label::NOT_FOUND,
             Self::TooMany => label::TOO_MANY_REQUESTS,
-            Self::Ended => label::BAD_REQUEST,
             Self::Store(error) => store_label(error),
         }
     }
