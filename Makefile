@@ -57,7 +57,7 @@ tests/browser/node_modules: tests/browser/package.json tests/browser/package-loc
 	@touch $@
 
 test-status: tests/browser/node_modules ## the status page in a real browser (Chromium)
-	$(CARGO) build $(CARGO_FLAGS) -p aldis
+	$(BUILD)
 	$(WITH_NODE) browser="$$(scripts/chromium.sh)" && cd tests/browser && \
 		CHROMIUM="$$browser" ALDIS_BIN=$(ALDIS)/debug/aldis npm test
 
