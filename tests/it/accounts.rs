@@ -2,14 +2,14 @@
 
 use aldis_harness::{
     backend::{Federation, Setup},
-    client::{Api, Person, Session, User},
+    client::{Answer, Api, Event, Person, Session, Socket, User},
     wait::eventually,
 };
 use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::ALPHA;
+use crate::support::{ALPHA, BETA, Pair, Three};
 
 #[tokio::test]
 async fn a_code_from_the_mail_makes_an_account() -> Result<()> {
@@ -186,6 +186,210 @@ async fn logging_out_ends_cookie_token_and_socket() -> Result<()> {
     Ok(())
 }
 
+/// A second session of a user, with a device and a socket.
+async fn elsewhere(user: &User) -> Result<(User, Socket)> {
+    let other = user.on_another_device().await?;
+    let socket = other.open_socket().await?;
+    Ok((other, socket))
+}
+
+/// The end of a session: every service refuses its token, and its cookie is good for nothing.
+async fn over(session: &User) -> Result<()> {
+    session.access().await?.expect_error(403, "invalid-credentials")?;
+    let token = session.session().token;
+    for path in ["/self", "/conversations/mls-self", "/notifications?size=100"] {
+        eventually("the refusal of a revoked token", async || {
+            let call = session.api.call(Method::GET, path).token(&token)?;
+            call.send().await?.expect_error(401, "invalid-credentials")
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_password_ends_other_sessions_and_their_sockets() -> Result<()> {
+    let federation = Federation::start(&[ALPHA]).await?;
+    let ann = federation.user(ALPHA, "Ann").await?;
+    let (tablet, mut ended) = elsewhere(&ann).await?;
+    let mut own = ann.open_socket().await?;
+    let body = json!({ "old_password": ann.person.password, "new_password": "another password" });
+    ann.put("/self/password", &body).await?.expect(200)?;
+    ended.closed().await?;
+    over(&tablet).await?;
+    own.ping().await?;
+    ann.renew().await?;
+    ann.get("/notifications?size=100").await?.expect(200)?;
+    let api = federation.api(ALPHA)?;
+    let old = json!({ "email": ann.person.email, "password": ann.person.password });
+    api.post("/login", &old).await?.expect_error(403, "invalid-credentials")?;
+    let again = Person { password: "another password".to_owned(), ..ann.person.clone() };
+    User::login(api, &again).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_forgotten_password_is_replaced_by_mail() -> Result<()> {
+    let federation = Federation::start(&[ALPHA]).await?;
+    let api = federation.api(ALPHA)?;
+    let ann = federation.user(ALPHA, "Ann").await?;
+    let mut socket = ann.open_socket().await?;
+    let email = &ann.person.email;
+    api.post("/password-reset", &json!({ "email": "nobody@mail.test" })).await?.expect(201)?;
+    api.post("/password-reset", &json!({ "email": email })).await?.expect(201)?;
+    let code = federation.mail(ALPHA)?.code_for(email, "PasswordReset").await?;
+    let complete = |code: &str| json!({ "email": email, "code": code, "password": "another password" });
+    api.post("/password-reset/complete", &complete("wrong")).await?.expect_error(400, "invalid-code")?;
+    api.post("/password-reset/complete", &complete(&code)).await?.expect(200)?;
+    socket.closed().await?;
+    over(&ann).await?;
+    User::login(api, &Person { password: "another password".to_owned(), ..ann.person.clone() }).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn removed_cookies_end_their_sockets() -> Result<()> {
+    let federation = Federation::start(&[ALPHA]).await?;
+    let ann = federation.user(ALPHA, "Ann").await?;
+    let (tablet, mut ended) = elsewhere(&ann).await?;
+    let mut own = ann.open_socket().await?;
+    let before = ann.get("/cookies?labels=harness").await?.expect(200)?.value()?;
+    let kept: Vec<_> = before["cookies"].as_array().into_iter().flatten().map(|cookie| &cookie["id"]).collect();
+    let all = ann.get("/cookies").await?.expect(200)?.value()?;
+    let others = all["cookies"].as_array().into_iter().flatten().map(|cookie| &cookie["id"]);
+    let others: Vec<_> = others.filter(|id| !kept.contains(id)).collect();
+    let body = json!({ "password": ann.person.password, "ids": others });
+    ann.post("/cookies/remove", &body).await?.expect(200)?;
+    ended.closed().await?;
+    over(&tablet).await?;
+    own.ping().await?;
+    ann.renew().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_address_counts_once_its_code_comes_back() -> Result<()> {
+    let federation = Federation::start(&[ALPHA]).await?;
+    let ann = federation.user(ALPHA, "Ann").await?;
+    let tablet = ann.on_another_device().await?;
+    let mut socket = tablet.open_socket().await?;
+    let session = ann.session();
+    // Apps ask without a version, as the cookie belongs to that path.
+    let plain = ann.api.with_version(None);
+    let put = async |email: &str| -> Result<Answer> {
+        let call = plain.call(Method::PUT, "/access/self/email").token(&session.token)?;
+        let call = call.header("cookie", &format!("zuid={}", session.cookie))?;
+        call.json(&json!({ "email": email }))?.send().await
+    };
+    put(&ann.person.email).await?.expect(204)?;
+    put("ann.new@mail.test").await?.expect(202)?;
+    let code = federation.mail(ALPHA)?.code("ann.new@mail.test").await?;
+    let api = federation.api(ALPHA)?;
+    api.post("/activate", &json!({ "email": "ann.new@mail.test", "code": code })).await?.expect(200)?;
+    let event = socket.event("user.update").await?;
+    ensure!(event["user"]["email"] == "ann.new@mail.test", "{event}");
+    let me = ann.get("/self").await?.expect(200)?.value()?;
+    ensure!(me["email"] == "ann.new@mail.test" && me.get("email_unvalidated").is_none(), "{me}");
+    User::login(api, &Person { email: "ann.new@mail.test".to_owned(), ..ann.person.clone() }).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deleted_account_is_gone_here_and_elsewhere() -> Result<()> {
+    let Three { federation, ann, bob, cleo } = Three::connected().await?;
+    let dora = federation.user(ALPHA, "Dora").await?;
+    aldis_harness::client::connect(&ann, &dora).await?;
+    let group = dora.group("Friends", &[&ann.id]).await?;
+    cleo.set_connection(&ann.id, "blocked").await?.expect(200)?;
+    let (tablet, mut ended) = elsewhere(&ann).await?;
+    let (mut bobs, mut doras, mut cleos) =
+        (bob.open_socket().await?, dora.open_socket().await?, cleo.open_socket().await?);
+
+    let body = json!({ "password": ann.person.password });
+    ann.delete_with("/self", &body).await?.expect(200)?;
+    ensure!(ended.event("user.delete").await?["qualified_id"] == json!(ann.id));
+    ended.closed().await?;
+    over(&ann).await?;
+    over(&tablet).await?;
+    let api = federation.api(ALPHA)?;
+    let login = json!({ "email": ann.person.email, "password": ann.person.password });
+    api.post("/login", &login).await?.expect_error(403, "invalid-credentials")?;
+
+    for socket in [&mut bobs, &mut doras] {
+        let event = socket.event("user.delete").await?;
+        ensure!(event["qualified_id"] == json!(ann.id) && event["id"] == json!(ann.id.id), "{event}");
+    }
+    eventually("a group without the deleted user", async || {
+        ensure!(dora.members(&group).await? == std::slice::from_ref(&dora.id));
+        Ok(())
+    })
+    .await?;
+    let path = format!("/users/{}/{}", ann.id.domain, ann.id.id);
+    for user in [&bob, &dora, &cleo] {
+        eventually("the end of the connection", async || {
+            ensure!(user.relation(&ann.id).await? == "none");
+            Ok(())
+        })
+        .await?;
+        let seen = user.get(&path).await?.expect(200)?.value()?;
+        ensure!(seen["deleted"] == true && seen["name"] == "default" && seen.get("handle").is_none(), "{seen}");
+        user.request_connection(&ann.id).await?.expect_error(400, "invalid-user")?;
+        ensure!(user.get(&format!("{path}/clients")).await?.expect(200)?.value()? == json!([]));
+    }
+    cleos.ping().await?;
+    ensure!(cleos.seen().iter().all(|event| event.kind() != "user.delete"), "who blocked is not told");
+    dora.head(&format!("/handles/{}", ann.person.handle)).await?.expect(404)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mail_confirms_a_deletion_without_password() -> Result<()> {
+    let federation = Federation::start(&[ALPHA]).await?;
+    let ann = federation.user(ALPHA, "Ann").await?;
+    let asked = ann.delete("/self").await?.expect(202)?.value()?;
+    ensure!(asked == json!({ "expires_in": 600 }), "{asked}");
+    let pending = ann.delete("/self").await?.expect_error(403, "pending-delete")?;
+    ensure!(pending["expires_in"].as_u64().is_some_and(|seconds| (1..=600).contains(&seconds)), "{pending}");
+    let code = federation.mail(ALPHA)?.code_for(&ann.person.email, "Delete").await?;
+    let api = federation.api(ALPHA)?;
+    let confirm = |code: &str| json!({ "key": ann.id.id, "code": code });
+    api.post("/delete", &confirm("wrong")).await?.expect_error(403, "invalid-code")?;
+    api.post("/delete", &confirm(&code)).await?.expect(200)?;
+    over(&ann).await
+}
+
+#[tokio::test]
+async fn a_change_of_profile_reaches_contacts_elsewhere_even_later() -> Result<()> {
+    let Pair { mut federation, ann, bob, .. } = Pair::connected().await?;
+    federation.stop(BETA).await?;
+    ann.put("/self", &json!({ "name": "Anna", "text_status": "away" })).await?.expect(200)?;
+    federation.resume_running(BETA).await?;
+    let mut socket = None;
+    eventually("the socket", async || {
+        socket = Some(bob.open_socket().await?);
+        Ok(())
+    })
+    .await?;
+    eventually("the event", async || {
+        let queue = bob.queue(None).await?;
+        let hers = |event: &&Event| event.kind() == "user.update" && event.value["user"]["id"] == json!(ann.id.id);
+        let event = queue.iter().find(hers).context("no user.update yet")?;
+        let user = &event.value["user"];
+        let right = user["qualified_id"] == json!(ann.id) && user["name"] == "Anna" && user["text_status"] == "away";
+        ensure!(right, "{user}");
+        Ok(())
+    })
+    .await?;
+    let mut socket = socket.context("socket")?;
+    ann.put("/self", &json!({ "accent_id": 4 })).await?.expect(200)?;
+    loop {
+        let event = socket.event("user.update").await?;
+        if event["user"]["accent_id"] == 4 {
+            return Ok(());
+        }
+    }
+}
+
 #[tokio::test]
 async fn handles_are_unique_and_checked() -> Result<()> {
     let federation = Federation::start(&[ALPHA]).await?;
@@ -260,7 +464,7 @@ async fn every_announced_version_works_and_no_other() -> Result<()> {
     }
     own(&plain, "/v9/i/users").await?.expect(404)?;
     own(&plain, "/v13/nothing/here").await?.expect_error(404, "no-endpoint")?;
-    own(&plain, "/v8/conversations/join").await?.expect(404)?;
+    own(&plain, "/v8/self/phone").await?.expect(404)?;
     Ok(())
 }
 

@@ -143,6 +143,48 @@ async fn blocking_works_while_the_other_backend_is_down() -> Result<()> {
 }
 
 #[tokio::test]
+async fn ignoring_and_taking_back_work_while_the_other_backend_is_down_or_suspended() -> Result<()> {
+    let Strangers { mut federation, ann, bob } = strangers().await?;
+    let (carl, dora) = (federation.user(BETA, "Carl").await?, federation.user(BETA, "Dora").await?);
+    let (eve, fred) = (federation.user(ALPHA, "Eve").await?, federation.user(BETA, "Fred").await?);
+    bob.request_connection(&ann.id).await?.expect(201)?;
+    ann.request_connection(&carl.id).await?.expect(201)?;
+    dora.request_connection(&ann.id).await?.expect(201)?;
+    connect(&ann, &fred).await?;
+    ann.request_connection(&fred.id).await?.expect(200)?;
+    let expect = async |user: &User, other: &User, status: &str| -> Result<()> {
+        let answer = user.set_connection(&other.id, status).await?.expect(200)?.value()?;
+        ensure!(answer["status"] == status, "{answer}");
+        Ok(())
+    };
+    federation.stop(BETA).await?;
+    expect(&ann, &bob, "ignored").await?;
+    expect(&ann, &carl, "cancelled").await?;
+    expect(&ann, &dora, "blocked").await?;
+    ann.set_connection(&dora.id, "blocked").await?.expect(204)?;
+    // Agreeing needs the other side: nothing changes.
+    ann.set_connection(&bob.id, "accepted").await?.expect_error(521, "federation-connection-refused")?;
+    ensure!(ann.relation(&bob.id).await? == "ignored");
+
+    federation.suspend(ALPHA, BETA).await?;
+    eventually("the denial", async || {
+        ann.set_connection(&bob.id, "accepted").await?.expect_error(400, "federation-denied")
+    })
+    .await?;
+    expect(&ann, &bob, "blocked").await?;
+    expect(&ann, &fred, "blocked").await?;
+    eve.request_connection(&fred.id).await?.expect_error(400, "federation-denied")?;
+    ensure!(eve.relation(&fred.id).await? == "none");
+
+    federation.resume(ALPHA, BETA).await?;
+    federation.resume_running(BETA).await?;
+    settle(&ann, &bob, ["blocked", "sent"]).await?;
+    settle(&ann, &carl, ["cancelled", "cancelled"]).await?;
+    settle(&ann, &dora, ["blocked", "sent"]).await?;
+    settle(&ann, &fred, ["blocked", "accepted"]).await
+}
+
+#[tokio::test]
 async fn people_of_one_backend_connect() -> Result<()> {
     let federation = Federation::start(&[ALPHA]).await?;
     let ann = federation.user(ALPHA, "Ann").await?;

@@ -11,7 +11,7 @@ use aldis_proto::{
     convert,
     internal::v1::{AuthSnapshot, WatchAuthRequest, auth_client::AuthClient},
 };
-use aldis_types::{ClientId, ConnId, UserId};
+use aldis_types::{ClientId, UserId};
 use arc_swap::ArcSwap;
 use ed25519_dalek::VerifyingKey;
 use tokio::sync::watch;
@@ -28,13 +28,20 @@ const SILENCE: Duration = Duration::from_secs(40);
 /// Verified tokens kept in memory; each about 400 bytes.
 const CACHE_TOKENS: u64 = 100_000;
 
+/// Which tokens of a user are refused: those that expire until then, but one family of cookies.
+#[derive(Debug, Clone, Copy)]
+struct UserRevocation {
+    until: i64,
+    except: Option<u32>,
+}
+
 /// Keys and revocations at one version.
 #[derive(Debug, Default)]
 pub struct AuthState {
     keys: HashMap<u32, VerifyingKey>,
-    users: HashMap<UserId, i64>,
+    users: HashMap<UserId, UserRevocation>,
     clients: HashSet<(UserId, ClientId)>,
-    connections: HashSet<(UserId, ConnId)>,
+    families: HashSet<(UserId, u32)>,
     version: u64,
 }
 
@@ -51,7 +58,8 @@ impl AuthState {
         }
         for user in &snapshot.users {
             if let Ok(id) = convert::user_id(&user.user) {
-                state.users.insert(id, user.refuse_expiring_until);
+                let revocation = UserRevocation { until: user.refuse_expiring_until, except: user.except_family };
+                state.users.insert(id, revocation);
             }
         }
         for client in &snapshot.clients {
@@ -59,9 +67,9 @@ impl AuthState {
                 state.clients.insert((id, ClientId(client.client)));
             }
         }
-        for connection in &snapshot.connections {
-            if let Ok(id) = convert::user_id(&connection.user) {
-                state.connections.insert((id, ConnId(connection.connection)));
+        for family in &snapshot.families {
+            if let Ok(id) = convert::user_id(&family.user) {
+                state.families.insert((id, family.family));
             }
         }
         state
@@ -70,15 +78,18 @@ impl AuthState {
     /// Users of whose sessions some may be revoked; [`AuthState::revokes`] tells which. One may come more than once.
     pub fn revoked_users(&self) -> impl Iterator<Item = UserId> {
         let clients = self.clients.iter().map(|(user, _)| *user);
-        let connections = self.connections.iter().map(|(user, _)| *user);
-        self.users.keys().copied().chain(clients).chain(connections)
+        let families = self.families.iter().map(|(user, _)| *user);
+        self.users.keys().copied().chain(clients).chain(families)
     }
 
     /// Whether a token with these claims was revoked.
     pub fn revokes(&self, session: &Session) -> bool {
-        self.users.get(&session.user).is_some_and(|until| session.expires.is_some_and(|expires| expires <= *until))
-            || session.client.is_some_and(|client| self.clients.contains(&(session.user, client)))
-            || self.connections.contains(&(session.user, session.connection))
+        let family = session.connection.family();
+        let all = self.users.get(&session.user).is_some_and(|revoked| {
+            revoked.except != Some(family) && session.expires.is_some_and(|expires| expires <= revoked.until)
+        });
+        all || session.client.is_some_and(|client| self.clients.contains(&(session.user, client)))
+            || self.families.contains(&(session.user, family))
     }
 }
 

@@ -66,6 +66,11 @@ labels! {
     EPHEMERAL_DISABLED = 403 "ephemeral-user-creation-disabled" "Accounts without e-mail address cannot be created";
     TOO_MANY_CODES = 429 "too-many-requests" "Too many codes were requested for this address, try again later";
     INVALID_INVITATION_CODE = 400 "invalid-invitation-code" "The invitation code is not valid";
+    INVALID_RESET_CODE = 400 "invalid-code" "The code for a new password is wrong or has expired";
+    INVALID_KEY = 400 "invalid-key" "The key is not one that was mailed";
+    INVALID_DELETION_CODE = 403 "invalid-code" "The code for the deletion is wrong or has expired";
+    PENDING_DELETE = 403 "pending-delete" "The deletion waits for its confirmation by mail";
+    LAST_IDENTITY = 403 "last-identity" "The only e-mail address of the account cannot be removed";
     PASSWORD_MUST_DIFFER = 409 "password-must-differ" "The new password must differ from the old one";
 
     // Self, users, search, properties.

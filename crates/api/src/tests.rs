@@ -12,6 +12,8 @@ use crate::{
     token::{Claims, Kind, TokenError, sign, verify},
 };
 
+/// The upper half of the connection id below.
+const FAMILY: u32 = (8_875_802_285_613_998_639_u64 >> 32) as u32;
 const USER: &str = "c5eda68f-93f3-4413-93fe-d45e81f8a9f9";
 
 fn key(seed: u8) -> SigningKey {
@@ -76,21 +78,26 @@ fn a_verifier_knows_expiry_and_revocations() {
     let user = || aldis_proto::convert::bytes_of(user());
     let revocations = [
         AuthSnapshot {
-            users: vec![auth_snapshot::UserRevocation { user: user(), refuse_expiring_until: 1000 }],
-            ..snapshot()
-        },
-        AuthSnapshot { clients: vec![auth_snapshot::ClientRevocation { user: user(), client: 0xb17 }], ..snapshot() },
-        AuthSnapshot {
-            connections: vec![auth_snapshot::ConnectionRevocation {
+            users: vec![auth_snapshot::UserRevocation {
                 user: user(),
-                connection: 8_875_802_285_613_998_639,
+                refuse_expiring_until: 1000,
+                except_family: None,
             }],
             ..snapshot()
         },
+        AuthSnapshot { clients: vec![auth_snapshot::ClientRevocation { user: user(), client: 0xb17 }], ..snapshot() },
+        AuthSnapshot { families: vec![auth_snapshot::FamilyRevocation { user: user(), family: FAMILY }], ..snapshot() },
     ];
     for revocation in revocations {
         verifier.update(AuthState::from_snapshot(&revocation));
         assert_eq!(verifier.verify(&token, 0), Err(TokenError::Revoked));
+    }
+    // Later tokens, and those of the family that is let be.
+    for (until, except) in [(999, None), (1000, Some(FAMILY))] {
+        let revocation =
+            auth_snapshot::UserRevocation { user: user(), refuse_expiring_until: until, except_family: except };
+        verifier.update(AuthState::from_snapshot(&AuthSnapshot { users: vec![revocation], ..snapshot() }));
+        assert!(verifier.verify(&token, 0).is_ok());
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use aldis_proto::{
     channel::Channel,
     internal::v1::{
-        ApplyRelationRequest, Notification, OpenConsumerRequest, PushRequest, RemoveClientRequest, RemoveUserRequest,
-        memberships_client::MembershipsClient, push_client::PushClient,
+        ApplyRelationRequest, Notification, OpenConsumerRequest, PushRequest, RemoveClientRequest,
+        RemoveUserQueuesRequest, RemoveUserRequest, memberships_client::MembershipsClient, push_client::PushClient,
     },
 };
 use aldis_types::EventId;
@@ -33,6 +33,8 @@ pub(crate) const REMOVE_USER: u32 = 2;
 pub(crate) const REMOVE_CLIENT: u32 = 3;
 /// The body is an `OpenConsumerRequest`.
 pub(crate) const OPEN_CONSUMER: u32 = 4;
+/// The body is a `RemoveUserQueuesRequest`.
+pub(crate) const REMOVE_QUEUES: u32 = 5;
 
 /// Why a row was not delivered.
 enum Failure {
@@ -111,7 +113,7 @@ pub(crate) async fn relay_notifications(outbox: Outbox, channel: Channel) {
             } else {
                 let row = rest[0].clone();
                 let client = client.clone();
-                deliver_one(&outbox, &rest[0], || tell_of_client(client.clone(), row.clone()).boxed()).await;
+                deliver_one(&outbox, &rest[0], || tell_other(client.clone(), row.clone()).boxed()).await;
             }
             done(&outbox, SERVICE, &rest[..run]);
             rest = &rest[run..];
@@ -180,13 +182,16 @@ async fn push_one(mut client: PushClient<Channel>, message: PushRequest) -> Resu
     Ok(())
 }
 
-async fn tell_of_client(mut client: PushClient<Channel>, row: Row) -> Result<(), Failure> {
+async fn tell_other(mut client: PushClient<Channel>, row: Row) -> Result<(), Failure> {
     match row.kind {
         REMOVE_CLIENT => {
             client.remove_client(request(decode::<RemoveClientRequest>(&row)?)).await?;
         }
         OPEN_CONSUMER => {
             client.open_consumer(request(decode::<OpenConsumerRequest>(&row)?)).await?;
+        }
+        REMOVE_QUEUES => {
+            client.remove_user(request(decode::<RemoveUserQueuesRequest>(&row)?)).await?;
         }
         _ => return Err(Failure::Final(Status::invalid_argument("unknown kind"))),
     }

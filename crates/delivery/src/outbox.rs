@@ -51,7 +51,7 @@ impl Component {
 /// One of our own services that effects are told to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LocalService {
-    /// Kind 0: `PushRequest`; kind 3: `RemoveClientRequest`; kind 4: `OpenConsumerRequest`.
+    /// Kind 0: `PushRequest`; 3: `RemoveClientRequest`; 4: `OpenConsumerRequest`; 5: `RemoveUserQueuesRequest`.
     Notifications,
     /// Kind 1: `ApplyRelationRequest`; kind 2: `RemoveUserRequest`.
     Conversations,

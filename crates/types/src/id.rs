@@ -148,6 +148,18 @@ impl FromStr for ClientId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
+impl ConnId {
+    /// A connection of a family of cookies, told from others of that family by `number`.
+    pub const fn new(family: u32, number: u32) -> Self {
+        Self((family as u64) << 32 | number as u64)
+    }
+
+    /// The family of cookies that the connection belongs to: a cookie and those that replaced it.
+    pub const fn family(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -9,7 +9,7 @@ use axum::extract::FromRef;
 
 use crate::{
     accounts::Accounts, auth::Auth, calls::Servers, clients::Clients, config::Config, connections::Connections,
-    properties::Properties, search::Search,
+    lifecycle::Lifecycle, properties::Properties, search::Search,
 };
 
 /// The parts of [`App`].
@@ -21,6 +21,7 @@ pub(crate) struct Parts {
     pub(crate) random: SharedRandom,
     pub(crate) auth: Arc<Auth>,
     pub(crate) accounts: Accounts,
+    pub(crate) lifecycle: Lifecycle,
     pub(crate) clients: Clients,
     pub(crate) connections: Connections,
     pub(crate) search: Search,

@@ -6,11 +6,13 @@ use aldis_api::Session;
 use aldis_delivery::{LocalService, Outgoing, Peer};
 use aldis_proto::{
     convert::bytes_of,
+    federation::v1::{UsersEvent, users_event::Change},
     internal::v1::{
-        Notification, OpenConsumerRequest, PushRequest, RemoveClientRequest, Session as SessionMessage, Target,
+        Notification, OpenConsumerRequest, PushRequest, RemoveClientRequest, RemoveUserQueuesRequest,
+        RemoveUserRequest, Session as SessionMessage, Target,
     },
 };
-use aldis_types::{ClientId, EventId, UserId};
+use aldis_types::{ClientId, Domain, EventId, Timestamp, UserId};
 use bytes::Bytes;
 use prost::Message;
 use serde::Serialize;
@@ -19,8 +21,15 @@ use serde::Serialize;
 pub(crate) type Effects<T> = Arc<dyn Fn(&T) -> Vec<Outgoing> + Send + Sync>;
 
 const PUSH: u32 = 0;
+const REMOVE_USER: u32 = 2;
 const REMOVE_CLIENT: u32 = 3;
 const OPEN_CONSUMER: u32 = 4;
+const REMOVE_QUEUES: u32 = 5;
+
+/// Field numbers in `UsersEvent`.
+pub(crate) const CONNECTION_RESCINDED: u32 = 10;
+pub(crate) const USER_DELETED: u32 = 11;
+pub(crate) const PROFILE_CHANGED: u32 = 12;
 
 /// An event for every client of `users`, in the lane of `lane`. The socket of the session that caused it is skipped.
 pub(crate) fn to_users(lane: UserId, users: &[UserId], event: &impl Serialize, origin: Option<&Session>) -> Outgoing {
@@ -78,6 +87,34 @@ pub(crate) fn remove_client(user: UserId, client: ClientId) -> Outgoing {
 pub(crate) fn open_consumer(user: UserId, client: ClientId) -> Outgoing {
     let request = OpenConsumerRequest { user: bytes_of(user), client: client.0 };
     to_notifications(user, OPEN_CONSUMER, request.encode_to_vec())
+}
+
+/// Lets every queue and every socket of a user be forgotten.
+pub(crate) fn remove_queues(user: UserId) -> Outgoing {
+    let request = RemoveUserQueuesRequest { user: bytes_of(user) };
+    to_notifications(user, REMOVE_QUEUES, request.encode_to_vec())
+}
+
+/// Lets a user be taken out of every conversation.
+pub(crate) fn remove_user(user: UserId, time: Timestamp) -> Outgoing {
+    let request = RemoveUserRequest { event_id: Bytes::new(), user: bytes_of(user), time: time.millis() };
+    Outgoing {
+        peer: Peer::Service(LocalService::Conversations),
+        lane: *user.as_bytes(),
+        kind: REMOVE_USER,
+        body: request.encode_to_vec().into(),
+    }
+}
+
+/// Tells another backend what a user of ours did.
+pub(crate) fn to_backend(domain: &Domain, user: UserId, time: Timestamp, change: Change) -> Outgoing {
+    let kind = match change {
+        Change::ConnectionRescinded(_) => CONNECTION_RESCINDED,
+        Change::UserDeleted(_) => USER_DELETED,
+        Change::ProfileChanged(_) => PROFILE_CHANGED,
+    };
+    let event = UsersEvent { user: bytes_of(user), time: time.millis(), change: Some(change) };
+    Outgoing { peer: Peer::Backend(domain.clone()), lane: *user.as_bytes(), kind, body: event.encode_to_vec().into() }
 }
 
 fn to_notifications(lane: UserId, kind: u32, body: Vec<u8>) -> Outgoing {

@@ -7,7 +7,10 @@ use aldis_api::status;
 use aldis_delivery::{Envelope, Positions, Receive, Verdict};
 use aldis_peers::{Origin, Policy};
 use aldis_proto::{
-    convert::{InvalidWire, bytes_of, client_ids, optional_team, to_clients, to_prekey, to_profile, user_id, user_ids},
+    convert::{
+        InvalidWire, bytes_of, client_ids, from_profile, optional_team, to_clients, to_prekey, to_profile, user_id,
+        user_ids,
+    },
     federation::v1::{
         ClaimPrekeysRequest, ClaimPrekeysResponse, GetUserByHandleRequest, GetUserByHandleResponse, GetUsersRequest,
         GetUsersResponse, ListClientsRequest, ListClientsResponse, RequestConnectionRequest, RequestConnectionResponse,
@@ -19,7 +22,7 @@ use aldis_proto::{
         users_server::{Users, UsersServer},
     },
 };
-use aldis_types::{Domain, Handle, Name, Qualified, SearchPolicy, Timestamp, UserId};
+use aldis_types::{Domain, Handle, Name, Profile, Qualified, SearchPolicy, Timestamp, UserId};
 use prost::Message;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
@@ -27,7 +30,8 @@ use tracing::Instrument;
 use crate::{
     accounts::Accounts,
     clients::Clients,
-    connections::{Asked, ConnectionError, Connections, events::CONNECTION_RESCINDED},
+    connections::{Asked, ConnectionError, Connections},
+    events::{CONNECTION_RESCINDED, PROFILE_CHANGED, USER_DELETED},
     peers::{MAX_USERS, WantedClients},
     quotas::Quotas,
     search::{MAX_TERM_CHARS, Search},
@@ -210,43 +214,73 @@ impl Users for Federation {
     }
 }
 
-/// An event that makes sense: who did what when.
+/// An event that makes sense: what a user of the origin did.
 enum Event {
-    Rescinded { from: UserId, to: UserId, time: Timestamp },
+    Rescinded { to: UserId, time: Timestamp },
+    Deleted,
+    Profile(Box<Profile>),
+}
+
+/// Why an event is not applied.
+enum Unreadable {
     Malformed,
     Unknown,
 }
 
-fn read(envelope: &Envelope) -> Event {
-    if envelope.kind != CONNECTION_RESCINDED {
-        return Event::Unknown;
+/// Kinds of event that are understood.
+pub(crate) const KINDS: &[u32] = &[CONNECTION_RESCINDED, USER_DELETED, PROFILE_CHANGED];
+
+/// Who did what. The lane of a user holds what that user did, and nothing else.
+fn read(origin: &Origin, envelope: &Envelope) -> Result<(Qualified<UserId>, Event), Unreadable> {
+    if !KINDS.contains(&envelope.kind) {
+        return Err(Unreadable::Unknown);
     }
     if envelope.body.len() > MAX_EVENT_BYTES {
-        return Event::Malformed;
+        return Err(Unreadable::Malformed);
     }
-    let Ok(event) = UsersEvent::decode(envelope.body.clone()) else { return Event::Malformed };
-    let Some(Change::ConnectionRescinded(rescinded)) = event.change else { return Event::Malformed };
-    match (user_id(&event.user), user_id(&rescinded.to)) {
-        // The lane of a user holds what that user did, and nothing else.
-        (Ok(from), Ok(to)) if *from.as_bytes() == envelope.lane => {
-            Event::Rescinded { from, to, time: Timestamp::from_millis(event.time) }
+    let malformed = |_| Unreadable::Malformed;
+    let event = UsersEvent::decode(envelope.body.clone()).map_err(|_| Unreadable::Malformed)?;
+    let user = Qualified::new(user_id(&event.user).map_err(malformed)?, origin.domain().clone());
+    if *user.id.as_bytes() != envelope.lane {
+        return Err(Unreadable::Malformed);
+    }
+    let read = match (envelope.kind, event.change) {
+        (CONNECTION_RESCINDED, Some(Change::ConnectionRescinded(rescinded))) => {
+            let to = user_id(&rescinded.to).map_err(malformed)?;
+            Event::Rescinded { to, time: Timestamp::from_millis(event.time) }
         }
-        _ => Event::Malformed,
-    }
+        (USER_DELETED, Some(Change::UserDeleted(_))) => Event::Deleted,
+        (PROFILE_CHANGED, Some(Change::ProfileChanged(changed))) => {
+            let profile = changed.profile.ok_or(Unreadable::Malformed)?;
+            let profile = from_profile(&profile, origin.domain()).map_err(malformed)?;
+            if profile.id != user {
+                return Err(Unreadable::Malformed);
+            }
+            Event::Profile(Box::new(profile))
+        }
+        _ => return Err(Unreadable::Malformed),
+    };
+    Ok((user, read))
 }
 
 impl Federation {
     async fn apply(&self, origin: &Origin, envelope: Envelope, positions: &Positions) -> Verdict {
-        let outcome = match read(&envelope) {
-            Event::Unknown => return Verdict::Unsupported,
-            Event::Malformed => {
-                let skipped = self.connections.store().skip(positions.clone(), envelope).await;
+        let positions = positions.clone();
+        let connections = &self.connections;
+        let outcome = match read(origin, &envelope) {
+            Err(Unreadable::Unknown) => return Verdict::Unsupported,
+            Err(Unreadable::Malformed) => {
+                let skipped = connections.store().skip(positions, envelope).await;
                 skipped.map(|()| Verdict::Rejected("bad-request")).map_err(ConnectionError::from)
             }
-            Event::Rescinded { from, to, time } => {
-                let from = Qualified::new(from, origin.domain().clone());
-                let applied = self.connections.taken_back(from, to, time, positions.clone(), envelope).await;
-                applied.map(|()| Verdict::Applied)
+            Ok((from, Event::Rescinded { to, time })) => {
+                connections.taken_back(from, to, time, positions, envelope).await.map(|()| Verdict::Applied)
+            }
+            Ok((gone, Event::Deleted)) => {
+                connections.departed(gone, positions, envelope).await.map(|()| Verdict::Applied)
+            }
+            Ok((_, Event::Profile(profile))) => {
+                connections.profile_changed(*profile, positions, envelope).await.map(|()| Verdict::Applied)
             }
         };
         outcome.unwrap_or_else(|error| {

@@ -18,6 +18,7 @@ mod detached;
 mod errors;
 mod events;
 mod federation;
+mod lifecycle;
 mod mail;
 mod peers;
 mod properties;
@@ -80,6 +81,10 @@ use crate::{
         store::{ConnectionStore, SqliteConnections},
     },
     federation::Federation,
+    lifecycle::{
+        Lifecycle, LifecycleParts,
+        store::{LifecycleStore, SqliteLifecycle},
+    },
     mail::{MailError, Mailer, store::SqliteMail},
     peers::UserPeers,
     properties::{Properties, store::SqliteProperties},
@@ -94,6 +99,9 @@ use crate::{
 };
 
 pub use routes::table;
+
+/// Kinds of event of other backends, in the lanes of their users, that this service understands.
+pub const EVENT_KINDS: &[u32] = federation::KINDS;
 
 /// Prefixes of the paths that this service answers although a shorter prefix is another one's. It also answers whatever no
 /// service lists.
@@ -163,6 +171,7 @@ struct Stores {
     auth: Arc<dyn AuthStore>,
     clients: Arc<dyn ClientStore>,
     connections: Arc<dyn ConnectionStore>,
+    lifecycle: Arc<dyn LifecycleStore>,
     outbox: Outbox,
     db: Db,
 }
@@ -178,6 +187,7 @@ impl Stores {
             auth: Arc::new(SqliteAuth::new(db.clone())),
             clients: Arc::new(SqliteClients::new(db.clone(), outbox.clone())),
             connections: Arc::new(SqliteConnections::new(db.clone(), outbox.clone())),
+            lifecycle: Arc::new(SqliteLifecycle::new(db.clone(), outbox.clone())),
             outbox,
             db,
         })
@@ -237,10 +247,21 @@ async fn open_capabilities(
         clock: clock.clone(),
         random: random.clone(),
     };
+    let cache = Arc::new(ClientCache::new());
+    let lifecycle = LifecycleParts {
+        domain: domain.clone(),
+        store: stores.lifecycle.clone(),
+        accounts: stores.accounts.clone(),
+        auth: auth.clone(),
+        clients: cache.clone(),
+        mail: mail.clone(),
+        clock: clock.clone(),
+        random: random.clone(),
+    };
     let clients = ClientParts {
         domain: domain.clone(),
         store: stores.clients.clone(),
-        cache: Arc::new(ClientCache::new()),
+        cache,
         auth: auth.clone(),
         peers: peers.clone(),
         clock: clock.clone(),
@@ -270,6 +291,7 @@ async fn open_capabilities(
         random: random.clone(),
         auth,
         accounts: Accounts::new(config.clone(), accounts),
+        lifecycle: Lifecycle::new(config.clone(), lifecycle),
         clients: Clients::new(config.clone(), clients),
         connections: Connections::new(config.clone(), connections),
         search: Search::new(domain.clone(), stores.accounts.clone(), peers, policy.clone()),
@@ -347,6 +369,7 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
         accounts: stores.accounts.clone(),
         sessions: stores.auth.clone(),
         auth: capabilities.app.auth.clone(),
+        lifecycle: stores.lifecycle.clone(),
         quotas: quotas.clone(),
         clock: clock.clone(),
     };

@@ -17,6 +17,7 @@ use crate::{
     calls::http as calls,
     clients::http as clients,
     connections::{events::ConnectionJson, http as connections},
+    lifecycle::http as lifecycle,
     properties,
     search::http as search,
     startup::http as startup,
@@ -42,7 +43,7 @@ pub fn table() -> Table {
 
 fn routes() -> Routes<App> {
     let routes = discovery(Routes::new());
-    let routes = account(login(routes));
+    let routes = account_life(account(login(routes)));
     let routes = users(routes);
     let routes = devices(routes);
     connected(routes)
@@ -118,6 +119,10 @@ fn login(routes: Routes<App>) -> Routes<App> {
         )
         .route("/cookies", get(auth::list_cookies, "Sessions of the user"))
         .route(
+            "/cookies/remove",
+            post(auth::remove_cookies, "Ends sessions").errors(PASSWORD).errors(&[label::TOO_MANY_FAILED_LOGINS]),
+        )
+        .route(
             "/verification-code/send",
             post(auth::send_verification_code, "Sends a second factor; there is none, so nothing is sent"),
         )
@@ -169,6 +174,10 @@ fn account(routes: Routes<App>) -> Routes<App> {
                 label::HANDLE_EXISTS,
             ]),
         )
+        .route(
+            "/self/email",
+            delete(lifecycle::remove_email, "Refuses to remove the only address").errors(&[label::LAST_IDENTITY]),
+        )
         .route("/self/locale", put(accounts::put_locale, "Sets the language"))
         .route("/self/password", head(accounts::has_password, "Whether a password is set").errors(&[label::NOT_FOUND]))
         .route(
@@ -178,6 +187,56 @@ fn account(routes: Routes<App>) -> Routes<App> {
         )
         .route("/self/consent", get(startup::consent, "What the user agreed to").unprefixed())
         .route("/self/consent", put(startup::put_consent, "Takes note of nothing").unprefixed())
+}
+
+fn account_life(routes: Routes<App>) -> Routes<App> {
+    let password = [
+        label::INVALID_CREDENTIALS,
+        label::TOO_MANY_FAILED_LOGINS,
+        label::PASSWORD_MUST_DIFFER,
+        label::PASSWORDS_OVERLOADED,
+    ];
+    let reset = [
+        label::INVALID_RESET_CODE,
+        label::INVALID_KEY,
+        label::INVALID_EMAIL,
+        label::PASSWORD_MUST_DIFFER,
+        label::PASSWORDS_OVERLOADED,
+    ];
+    let email =
+        [label::INVALID_EMAIL, label::UNAUTHORIZED_EMAIL, label::SUSPENDED, label::KEY_EXISTS, label::TOO_MANY_CODES];
+    routes
+        .route("/self/password", put(lifecycle::put_password, "Changes the password").errors(&password))
+        .route(
+            "/password-reset",
+            post(lifecycle::request_reset, "Sends a code for a new password")
+                .empty(201)
+                .errors(&[label::INVALID_EMAIL]),
+        )
+        .route("/password-reset/complete", post(lifecycle::complete_reset, "Sets a new password").errors(&reset))
+        .route(
+            "/access/self/email",
+            put(lifecycle::put_email, "Changes the e-mail address")
+                .with_cookie()
+                .empty(202)
+                .empty(204)
+                .errors(COOKIE)
+                .errors(&email)
+                .unprefixed(),
+        )
+        .route(
+            "/self",
+            delete(lifecycle::delete_self, "Deletes the account")
+                .empty(200)
+                .answers::<lifecycle::DeletionJson>(202)
+                .errors(PASSWORD)
+                .errors(&[label::TOO_MANY_FAILED_LOGINS, label::PENDING_DELETE])
+                .deviates::<lifecycle::PendingDeletionJson>(403),
+        )
+        .route(
+            "/delete",
+            post(lifecycle::confirm_deletion, "Deletes an account by a code").errors(&[label::INVALID_DELETION_CODE]),
+        )
 }
 
 fn users(routes: Routes<App>) -> Routes<App> {

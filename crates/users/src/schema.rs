@@ -16,6 +16,19 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
             aldis_delivery::schema_keys!("users")
         ),
     },
+    Migration {
+        name: "families of cookies",
+        sql: "ALTER TABLE users_cookies ADD COLUMN family INTEGER;
+              UPDATE users_cookies SET family = id;",
+    },
+    Migration {
+        name: "confirmations by mail, connections by the other user",
+        sql: "CREATE TABLE users_confirmations (
+                  user BLOB NOT NULL, kind INTEGER NOT NULL, hash BLOB NOT NULL, failures INTEGER NOT NULL,
+                  expires INTEGER NOT NULL, PRIMARY KEY (user, kind)) WITHOUT ROWID;
+              CREATE INDEX users_confirmations_by_expiry ON users_confirmations (expires);
+              CREATE INDEX users_connections_by_other ON users_connections (other, domain);",
+    },
 ];
 
 const AUDIT: &str = "

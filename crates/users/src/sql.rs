@@ -65,6 +65,11 @@ pub(crate) fn to_keyword(value: &impl serde::Serialize) -> Result<String> {
     Ok(text.trim_matches('"').to_owned())
 }
 
+/// Whether there was an account that has been deleted.
+pub(crate) fn is_deleted(tx: &Connection, user: UserId) -> Result<bool> {
+    tx.prepare_cached("SELECT 1 FROM users_accounts WHERE id = ? AND deleted = 1")?.exists([user.as_bytes().as_slice()])
+}
+
 /// Writes an audit record inside the job of the change that it is about.
 pub(crate) fn audit(tx: &Connection, entry: &AuditEntry, now: Timestamp) -> Result<()> {
     tx.prepare_cached(

@@ -11,6 +11,7 @@ use crate::{
     accounts::store::AccountStore,
     auth::{Auth, store::AuthStore},
     config::Config,
+    lifecycle::store::LifecycleStore,
     quotas::Quotas,
 };
 
@@ -25,6 +26,7 @@ pub(crate) struct Sweeper {
     pub(crate) accounts: Arc<dyn AccountStore>,
     pub(crate) sessions: Arc<dyn AuthStore>,
     pub(crate) auth: Arc<Auth>,
+    pub(crate) lifecycle: Arc<dyn LifecycleStore>,
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) clock: SharedClock,
 }
@@ -60,6 +62,7 @@ impl Sweeper {
         let unactivated = before(Duration::from_secs(self.config.limits.unactivated_seconds));
         let audit = before(self.config.retention.audit());
         let sessions = self.sessions.sweep(now, CHUNK).await?;
-        Ok(sessions + self.accounts.sweep(now, unactivated, audit, CHUNK).await?)
+        let codes = self.lifecycle.sweep(now, CHUNK).await?;
+        Ok(sessions + codes + self.accounts.sweep(now, unactivated, audit, CHUNK).await?)
     }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Recorder {
     relations: Arc<Mutex<Vec<ApplyRelationRequest>>>,
     removed: Arc<Mutex<Vec<RemoveClientRequest>>>,
     opened: Arc<Mutex<Vec<OpenConsumerRequest>>>,
+    departed: Arc<Mutex<Vec<UserId>>>,
+    forgotten: Arc<Mutex<Vec<UserId>>>,
 }
 
 #[tonic::async_trait]
@@ -91,8 +93,9 @@ impl Push for Recorder {
 
     async fn remove_user(
         &self,
-        _: tonic::Request<RemoveUserQueuesRequest>,
+        request: tonic::Request<RemoveUserQueuesRequest>,
     ) -> Result<Response<RemoveUserQueuesResponse>, Status> {
+        self.forgotten.lock().unwrap().push(convert::user_id(&request.into_inner().user).unwrap());
         Ok(Response::new(RemoveUserQueuesResponse {}))
     }
 }
@@ -107,7 +110,11 @@ impl Memberships for Recorder {
         Ok(Response::new(ApplyRelationResponse {}))
     }
 
-    async fn remove_user(&self, _: tonic::Request<RemoveUserRequest>) -> Result<Response<RemoveUserResponse>, Status> {
+    async fn remove_user(
+        &self,
+        request: tonic::Request<RemoveUserRequest>,
+    ) -> Result<Response<RemoveUserResponse>, Status> {
+        self.departed.lock().unwrap().push(convert::user_id(&request.into_inner().user).unwrap());
         Ok(Response::new(RemoveUserResponse {}))
     }
 }
@@ -150,6 +157,16 @@ impl Recorder {
 
     pub(crate) fn opened_consumers(&self) -> Vec<ClientId> {
         self.opened.lock().unwrap().iter().map(|request| ClientId(request.client)).collect()
+    }
+
+    /// Users who are to be taken out of every conversation.
+    pub(crate) fn departed(&self) -> Vec<UserId> {
+        self.departed.lock().unwrap().clone()
+    }
+
+    /// Users whose queues are to be forgotten.
+    pub(crate) fn forgotten(&self) -> Vec<UserId> {
+        self.forgotten.lock().unwrap().clone()
     }
 
     pub(crate) fn removed_clients(&self) -> Vec<ClientId> {

@@ -26,7 +26,7 @@ use super::parts::Process;
 use crate::config::Config;
 
 /// Kinds of envelopes of users' lanes that the users service understands: a rescinded connection request.
-const USERS_KINDS: &[u32] = &[10];
+const USERS_KINDS: &[u32] = aldis_users::EVENT_KINDS;
 
 /// What every service gets.
 pub(super) struct Context<'a> {

@@ -20,11 +20,13 @@ use super::{config::ThrottleConfig, cors::is_below};
 use crate::{HttpError, label};
 
 /// Routes that need no token: counted per address and route.
-const OPEN: [&str; 17] = [
+const OPEN: [&str; 19] = [
     "/register",
+    "/activate/send",
     "/activate",
     "/login",
     "/delete",
+    "/password-reset/complete",
     "/password-reset",
     "/verification-code/send",
     "/conversations/code-check",
@@ -41,6 +43,8 @@ const OPEN: [&str; 17] = [
 ];
 /// Routes that are never counted: renewal of tokens, and what monitors and apps poll.
 const EXEMPT: [&str; 3] = ["/access", "/api-version", "/status"];
+/// What is below an exempt route and counted all the same.
+const COUNTED: &str = "/access/self";
 /// Routes with a higher rate.
 const RELAXED: [&str; 2] = ["/one2one-conversations", "/mls/key-packages/claim"];
 /// Buckets shared by strangers once too many callers are known.
@@ -69,7 +73,8 @@ pub(super) enum Class {
 impl Class {
     pub(super) fn of(method: &Method, path: &str) -> Self {
         let download = (method == Method::GET || method == Method::HEAD) && is_below(path, "/assets");
-        if download || EXEMPT.iter().any(|prefix| is_below(path, prefix)) {
+        let exempt = EXEMPT.iter().any(|prefix| is_below(path, prefix)) && !is_below(path, COUNTED);
+        if download || exempt {
             return Self::Exempt;
         }
         if let Some(index) = OPEN.iter().position(|prefix| is_below(path, prefix)) {

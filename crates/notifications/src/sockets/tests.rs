@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aldis_api::auth::AuthState;
 use aldis_proto::internal::v1::{
     AuthSnapshot, Notification, PushRequest, RemoveClientRequest, RemoveUserQueuesRequest,
-    auth_snapshot::{ClientRevocation, ConnectionRevocation, UserRevocation},
+    auth_snapshot::{ClientRevocation, FamilyRevocation, UserRevocation},
 };
 use aldis_types::NotificationId;
 use bytes::Bytes;
@@ -177,18 +177,18 @@ async fn a_slow_socket_is_closed_and_its_queue_is_whole() {
 async fn revoked_sessions_lose_their_sockets() {
     let service = Running::start(Config::default()).await;
     let mut staying = service.connect(user(3), 1, Some(1)).await;
-    let connection = ConnectionRevocation { user: bytes(1), connection: 7 };
+    let family = FamilyRevocation { user: bytes(1), family: 7 };
     let client = ClientRevocation { user: bytes(1), client: 9 };
-    let all = UserRevocation { user: bytes(2), refuse_expiring_until: i64::MAX };
+    let all = UserRevocation { user: bytes(2), refuse_expiring_until: i64::MAX, except_family: None };
     let revocations = [
-        AuthSnapshot { connections: vec![connection], ..snapshot(2) },
+        AuthSnapshot { families: vec![family], ..snapshot(2) },
         AuthSnapshot { clients: vec![client], ..snapshot(3) },
         AuthSnapshot { users: vec![all], ..snapshot(4) },
     ];
     let bound = crate::tests::token(user(1), 8, Some(9));
     let url = service.url(user(1), 8, Some(9)).replace(&crate::tests::token(user(1), 8, None), &bound);
     let mut sockets = [
-        service.connect(user(1), 7, Some(1)).await,
+        service.connect(user(1), (7 << 32) + 1, Some(1)).await,
         tokio_tungstenite::connect_async(url).await.unwrap().0,
         service.connect(user(2), 1, Some(1)).await,
     ];

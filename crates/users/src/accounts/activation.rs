@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
-use aldis_runtime::SharedRandom;
+use aldis_runtime::{SharedClock, SharedRandom};
+use aldis_storage::StoreError;
 use aldis_types::{Email, UserId};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
 use super::{
     AccountError, Accounts,
-    store::{Activation, CodeRequest, CodeTry, FreshCode},
+    store::{Activation, CodeRequest, CodeTry, FreshCode, Proven},
 };
 use crate::{
-    auth::store::{AttemptKind, AttemptLimit},
-    config::Registration,
+    auth::{
+        Auth,
+        store::{AttemptKind, AttemptLimit},
+    },
+    config::{Config, Registration},
     detached::detached,
     events::{self, Effects},
 };
@@ -28,24 +32,37 @@ pub(crate) fn six_digits(random: &SharedRandom) -> String {
     format!("{:06}", random.below(1_000_000))
 }
 
+/// A code that proves an address.
+pub(crate) fn fresh_code(config: &Config, clock: &SharedClock, random: &SharedRandom) -> FreshCode {
+    let now = clock.now();
+    let lifetime = config.limits.code_seconds;
+    FreshCode {
+        code: six_digits(random),
+        now,
+        expires: now.plus(Duration::from_secs(lifetime)),
+        mail_expires: now.plus(Duration::from_secs(config.mail.expiry_seconds.min(lifetime))),
+    }
+}
+
+/// Counts a mail to an address, so that nobody can be flooded. Gives how long to wait when there were too many.
+pub(crate) async fn count_mail(auth: &Auth, config: &Config, email: &Email) -> Result<Option<Duration>, StoreError> {
+    let mut subject = [0; 16];
+    subject.copy_from_slice(&Sha256::digest(email.key().as_bytes())[..16]);
+    let limit = AttemptLimit { count: config.limits.code_mails_per_hour, window: Duration::from_secs(3600) };
+    auth.count(AttemptKind::ActivationMail, subject, limit).await
+}
+
 /// What an activation did.
 pub(crate) enum Activated {
-    /// The account is active from now on.
-    Now(Email),
+    /// The address is proven from now on; the first one makes the account active.
+    Now { email: Email, first: bool },
     /// It was before.
     Before,
 }
 
 impl Accounts {
     fn fresh_code(&self) -> FreshCode {
-        let now = self.parts.clock.now();
-        FreshCode {
-            code: six_digits(&self.parts.random),
-            now,
-            expires: now.plus(Duration::from_secs(self.config.limits.code_seconds)),
-            mail_expires: now
-                .plus(Duration::from_secs(self.config.mail.expiry_seconds.min(self.config.limits.code_seconds))),
-        }
+        fresh_code(&self.config, &self.parts.clock, &self.parts.random)
     }
 
     /// Refuses everybody while registration is closed.
@@ -81,12 +98,8 @@ impl Accounts {
         }
     }
 
-    /// Counts a mail to an address, so that nobody can be flooded.
     pub(super) async fn count_mail(&self, email: &Email) -> Result<(), AccountError> {
-        let mut subject = [0; 16];
-        subject.copy_from_slice(&Sha256::digest(email.key().as_bytes())[..16]);
-        let limit = AttemptLimit { count: self.config.limits.code_mails_per_hour, window: Duration::from_secs(3600) };
-        match self.parts.auth.count(AttemptKind::ActivationMail, subject, limit).await? {
+        match count_mail(&self.parts.auth, &self.config, email).await? {
             None => Ok(()),
             Some(wait) => Err(AccountError::TooManyCodes(wait)),
         }
@@ -101,19 +114,26 @@ impl Accounts {
         }
     }
 
-    /// Activates the account that waits for this code.
+    /// Proves the address that an account waits for: activates the account, or changes its address.
     pub(crate) async fn activate(&self, key: String, code: String) -> Result<Activated, AccountError> {
         let failures = self.config.limits.code_failures;
         let now = self.parts.clock.now();
         let domain = self.parts.domain.clone();
-        let effects: Effects<super::Account> = std::sync::Arc::new(move |account: &super::Account| {
-            let event = super::json::activate_event(account, &domain);
+        let effects: Effects<Proven> = std::sync::Arc::new(move |proven: &Proven| {
+            let account = &proven.account;
+            let event = match &account.email {
+                Some(email) if !proven.first => super::json::email_event(account.id, email),
+                _ => super::json::activate_event(account, &domain),
+            };
             vec![events::to_users(account.id, &[account.id], &event, None)]
         });
         let store = self.parts.store.clone();
         detached(async move {
             match store.activate(key, code, failures, now, effects).await? {
-                Activation::Now(account) => Ok(account.email.map_or(Activated::Before, Activated::Now)),
+                Activation::Now(proven) => {
+                    let first = proven.first;
+                    Ok(proven.account.email.map_or(Activated::Before, |email| Activated::Now { email, first }))
+                }
                 Activation::Before => Ok(Activated::Before),
                 Activation::EmailTaken => Err(AccountError::EmailTaken),
                 Activation::Wrong => Err(AccountError::InvalidCode),

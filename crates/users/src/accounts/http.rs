@@ -247,7 +247,7 @@ fn checked_code(key: String, code: String) -> Result<(String, String), AccountEr
 async fn use_code(app: &App, key: String, code: String) -> Result<Response, HttpError> {
     let (key, code) = checked_code(key, code)?;
     match app.accounts.activate(key, code).await? {
-        Activated::Now(email) => Ok(Json(ActivatedJson { email, first: true }).into_response()),
+        Activated::Now { email, first } => Ok(Json(ActivatedJson { email, first }).into_response()),
         Activated::Before => Ok(StatusCode::NO_CONTENT.into_response()),
     }
 }

@@ -160,6 +160,34 @@ pub(crate) fn update_event(user: UserId, change: &ProfileChange) -> Value {
     json!({ "type": "user.update", "user": changed })
 }
 
+/// `user.update` for the own clients: another e-mail address.
+pub(crate) fn email_event(user: UserId, email: &Email) -> Value {
+    json!({ "type": "user.update", "user": { "id": user, "email": email.as_str() } })
+}
+
+/// `user.update` with everything that contacts see of a user of another backend.
+pub(crate) fn profile_event(profile: &Profile) -> Value {
+    let mut user = json!({
+        "id": profile.id.id,
+        "qualified_id": profile.id,
+        "name": profile.name,
+        "accent_id": profile.accent_id,
+        "assets": profile.assets,
+        "text_status": profile.text_status.as_deref().unwrap_or_default(),
+        "supported_protocols": profile.supported_protocols,
+        "sso_id_deleted": false,
+    });
+    if let Some(handle) = &profile.handle {
+        user["handle"] = json!(handle);
+    }
+    json!({ "type": "user.update", "user": user })
+}
+
+/// `user.delete`.
+pub(crate) fn delete_event(gone: &Qualified<UserId>) -> Value {
+    json!({ "type": "user.delete", "id": gone.id, "qualified_id": gone })
+}
+
 /// `user.update` with a new handle.
 pub(crate) fn handle_event(user: UserId, handle: &Handle) -> Value {
     json!({ "type": "user.update", "user": { "id": user, "handle": handle, "sso_id_deleted": false } })

@@ -1,6 +1,6 @@
 //! Accounts: registration and activation, the own profile, handles, and the profiles of others.
 
-mod activation;
+pub(crate) mod activation;
 mod error;
 pub(crate) mod grpc;
 pub(crate) mod http;
@@ -14,6 +14,10 @@ mod tests;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use aldis_api::Session;
+use aldis_proto::{
+    convert::to_profile,
+    federation::v1::{ProfileChanged, users_event::Change},
+};
 use aldis_runtime::{SharedClock, SharedRandom};
 use aldis_types::{AccentId, Domain, Email, Handle, Name, Profile, ProfileAsset, Protocol, Qualified, UserId};
 pub(crate) use error::AccountError;
@@ -23,7 +27,12 @@ use serde::Serialize;
 
 use self::store::{AccountStore, HandleOutcome, ProfileChange};
 use crate::{
-    auth::Auth, config::Config, connections::store::ConnectionStore, detached::detached, events, peers::UserPeers,
+    auth::Auth,
+    config::Config,
+    connections::store::ConnectionStore,
+    detached::detached,
+    events::{self, Effects},
+    peers::UserPeers,
 };
 
 /// Handles that nobody may take.
@@ -154,16 +163,16 @@ impl Accounts {
         Ok(self.parts.store.password(user).await?.is_some())
     }
 
-    /// Changes the own profile and tells oneself and every contact here.
+    /// Changes the own profile and tells oneself and every contact, here and elsewhere.
     pub(crate) async fn update(&self, session: Session, change: ProfileChange) -> Result<(), AccountError> {
         if change.is_empty() {
             return Ok(());
         }
         // Nobody else is told of a language.
         let private = change.is_private();
-        let audience = self.audience(session.user, private).await?;
         let user = session.user;
-        let effects = vec![events::to_users(user, &audience, &json::update_event(user, &change), Some(&session))];
+        let event = json::update_event(user, &change);
+        let effects = self.effects(session, private, event).await?;
         let store = self.parts.store.clone();
         detached(async move {
             let delivery = store.update(user, change, effects).await?.ok_or(AccountError::NotFound)?;
@@ -193,9 +202,8 @@ impl Accounts {
         if !self.own(session.user).await?.is_activated() {
             return Err(AccountError::NotActivated);
         }
-        let audience = self.audience(session.user, false).await?;
         let user = session.user;
-        let effects = vec![events::to_users(user, &audience, &json::handle_event(user, &handle), Some(&session))];
+        let effects = self.effects(session, false, json::handle_event(user, &handle)).await?;
         let store = self.parts.store.clone();
         detached(async move {
             match store.set_handle(user, handle, effects).await? {
@@ -224,13 +232,30 @@ impl Accounts {
         Ok(is_reserved(handle) || self.parts.store.by_handle(handle).await?.is_some())
     }
 
-    /// Who is told of a change of a profile: the user, and the contacts here.
-    async fn audience(&self, user: UserId, private: bool) -> Result<Vec<UserId>, AccountError> {
+    /// What a change of a profile tells: `event` to the user and the contacts here, the new profile to backends where
+    /// there are contacts. Nobody but the user is told of what is private.
+    async fn effects(
+        &self,
+        session: Session,
+        private: bool,
+        event: serde_json::Value,
+    ) -> Result<Effects<Account>, AccountError> {
+        let (user, domain) = (session.user, self.parts.domain.clone());
         let mut audience = vec![user];
+        let mut backends = Vec::new();
         if !private {
-            audience.extend(self.parts.connections.local_contacts(user, self.parts.domain.clone()).await?);
+            audience.extend(self.parts.connections.local_contacts(user, domain.clone()).await?);
+            backends = self.parts.connections.contact_backends(user, domain.clone()).await?;
         }
-        Ok(audience)
+        let now = self.parts.clock.now();
+        Ok(Arc::new(move |account: &Account| {
+            let mut effects = vec![events::to_users(user, &audience, &event, Some(&session))];
+            effects.extend(backends.iter().map(|backend| {
+                let profile = Some(to_profile(&account.profile(&domain)));
+                events::to_backend(backend, user, now, Change::ProfileChanged(ProfileChanged { profile }))
+            }));
+            effects
+        }))
     }
 }
 

@@ -105,7 +105,7 @@ impl Administration {
         let user = self.named(by, action, who).await?;
         let (this, audit) = (self.clone(), by.does(action, user));
         let suspended = detached(async move {
-            let revocation = this.0.auth.revocation(user, Revoked::User);
+            let revocation = this.0.auth.revocation(user, Revoked::EVERYTHING);
             let changed = this.0.store.suspend(user, revocation, audit, this.now()).await?;
             if changed == Changed::Done {
                 this.0.auth.revocations().add(revocation, this.now());
@@ -139,7 +139,7 @@ impl Administration {
         let hash = self.0.auth.passwords().hash(password).await?;
         let (this, audit) = (self.clone(), by.does(action, user));
         let reset = detached(async move {
-            let revocation = this.0.auth.revocation(user, Revoked::User);
+            let revocation = this.0.auth.revocation(user, Revoked::EVERYTHING);
             let changed = this.0.store.set_password(user, hash, revocation, audit, this.now()).await?;
             if changed == Changed::Done {
                 this.0.auth.revocations().add(revocation, this.now());

@@ -8,7 +8,7 @@ use aldis_proto::{
     internal::v1::{
         AuthSnapshot, WatchAuthRequest,
         auth_server::{Auth as AuthService, AuthServer},
-        auth_snapshot::{ClientRevocation, ConnectionRevocation, Key, UserRevocation},
+        auth_snapshot::{ClientRevocation, FamilyRevocation, Key, UserRevocation},
     },
 };
 use aldis_types::UserId;
@@ -46,12 +46,11 @@ fn snapshot(published: &Arc<Published>) -> AuthSnapshot {
         let user = user_bytes(revocation.user);
         match revocation.what {
             Revoked::Client(client) => snapshot.clients.push(ClientRevocation { user, client: client.0 }),
-            Revoked::Connection(connection) => {
-                snapshot.connections.push(ConnectionRevocation { user, connection: connection.0 });
-            }
-            Revoked::User => {
-                let refuse_expiring_until = revocation.refused_until();
-                snapshot.users.push(UserRevocation { user, refuse_expiring_until });
+            Revoked::Family(family) => snapshot.families.push(FamilyRevocation { user, family }),
+            Revoked::Everything { except } => {
+                let until = revocation.refused_until();
+                let revocation = UserRevocation { user, refuse_expiring_until: until, except_family: except };
+                snapshot.users.push(revocation);
             }
         }
     }

@@ -18,6 +18,8 @@ const ZUID: &str = "zuid";
 /// Cookies of that name that are looked at.
 const MAX_PRESENTED: usize = 8;
 const MAX_LABEL_BYTES: usize = 1024;
+/// Ids or labels in a request to remove cookies.
+const MAX_NAMED: usize = 256;
 
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct LoginQuery {
@@ -41,6 +43,32 @@ pub(crate) struct AccessQuery {
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct CookiesQuery {
     labels: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct RemoveCookiesBody {
+    password: Option<Password>,
+    #[serde(default)]
+    labels: Vec<String>,
+    #[serde(default)]
+    ids: Vec<u32>,
+}
+
+/// What a code could be for.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum CodeAction {
+    Login,
+    CreateScimToken,
+    DeleteTeam,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct SendCodeBody {
+    #[serde(rename = "email")]
+    _email: String,
+    #[serde(rename = "action")]
+    _action: CodeAction,
 }
 
 /// An access token.
@@ -116,7 +144,7 @@ fn answer(app: &App, issued: Issued) -> Response {
     response
 }
 
-fn presented(parts: &Parts) -> Presented {
+pub(crate) fn presented(parts: &Parts) -> Presented {
     let token = access_token(parts).filter(|token| !token.is_empty());
     Presented { cookies: zuid_cookies(&parts.headers), token }
 }
@@ -205,8 +233,24 @@ pub(crate) async fn list_cookies(
     Ok(Json(CookieList { cookies }))
 }
 
+/// `POST /cookies/remove`: ends the sessions of cookies with one of the ids or labels, or all sessions when neither is
+/// given. 403 `missing-auth`, `invalid-credentials`.
+#[tracing::instrument(name = "http.auth.remove_cookies", skip_all, fields(user.id))]
+pub(crate) async fn remove_cookies(
+    State(app): State<App>,
+    caller: UserCaller,
+    Json(body): Json<RemoveCookiesBody>,
+) -> Result<StatusCode, HttpError> {
+    if body.ids.len() > MAX_NAMED || body.labels.len() > MAX_NAMED {
+        return Err(HttpError::with_message(label::BAD_REQUEST, "At most 256 ids and 256 labels are removed at once"));
+    }
+    app.auth.reauthenticate(caller.user, body.password).await?;
+    app.auth.clone().remove_cookies(caller.user, body.ids, body.labels).await?;
+    Ok(StatusCode::OK)
+}
+
 /// `POST /verification-code/send`: the second factor is not offered, so there is never a code to send.
 #[tracing::instrument(name = "http.auth.send_verification_code", skip_all)]
-pub(crate) async fn send_verification_code() -> StatusCode {
+pub(crate) async fn send_verification_code(Json(_): Json<SendCodeBody>) -> StatusCode {
     StatusCode::OK
 }

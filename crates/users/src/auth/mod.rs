@@ -71,6 +71,14 @@ pub(crate) struct Presented {
     pub(crate) token: Option<String>,
 }
 
+/// A session that a cookie names.
+struct CookieSession {
+    user: UserId,
+    row: CookieRow,
+    /// When an access token that is issued for it expires.
+    expires: i64,
+}
+
 /// The parts that [`Auth`] is made of.
 pub(crate) struct AuthParts {
     pub(crate) keys: TokenKeys,
@@ -119,7 +127,8 @@ impl Auth {
             Identity::Malformed(_) => None,
         };
         let subject = found.map_or_else(|| nobody(&identity), |user| *user.as_bytes());
-        self.check_counted(found, subject, password).await?;
+        let expires = found.map_or(0, |user| self.token_expiry(user));
+        let checked = self.check_counted(found, subject, password).await?;
         let user = found.ok_or(AuthError::InvalidCredentials)?;
         let account = self.parts.accounts.get(user).await?.filter(|account| !account.deleted);
         let account = account.ok_or(AuthError::InvalidCredentials)?;
@@ -129,11 +138,12 @@ impl Auth {
         if !account.is_activated() {
             return Err(AuthError::PendingActivation);
         }
-        self.grant(user, label, persistent).await
+        self.begin_session(user, label, persistent, Some(checked), expires).await
     }
 
-    /// Checks the password of somebody who is logged in already, before a change that needs it.
-    pub(crate) async fn reauthenticate(&self, user: UserId, password: Option<Password>) -> Result<(), AuthError> {
+    /// Checks the password of somebody who is logged in already, before a change that needs it. Gives the stored hash
+    /// that it fits.
+    pub(crate) async fn reauthenticate(&self, user: UserId, password: Option<Password>) -> Result<String, AuthError> {
         let password = password.ok_or(AuthError::MissingPassword)?;
         self.check_counted(Some(user), *user.as_bytes(), password).await
     }
@@ -192,13 +202,13 @@ impl Auth {
         self.parts.store.attempt(kind, subject, limit, self.parts.clock.now()).await
     }
 
-    /// Counts the attempt before it is made, so that many at once cannot slip past the limit.
+    /// Counts the attempt before it is made, so that many at once cannot slip past the limit. Gives the stored hash.
     async fn check_counted(
         &self,
         user: Option<UserId>,
         subject: [u8; 16],
         password: Password,
-    ) -> Result<(), AuthError> {
+    ) -> Result<String, AuthError> {
         let limits = &self.config.limits;
         let limit =
             AttemptLimit { count: limits.login_failures, window: Duration::from_secs(limits.login_window_seconds) };
@@ -210,19 +220,31 @@ impl Auth {
             Some(user) => self.parts.accounts.password(user).await?,
             None => None,
         };
-        if !self.parts.passwords.verify(password, stored).await? {
+        if !self.parts.passwords.verify(password, stored.clone()).await? {
             return Err(AuthError::InvalidCredentials);
         }
         self.parts.store.forgive(AttemptKind::Password, subject).await?;
-        Ok(())
+        stored.ok_or(AuthError::InvalidCredentials)
     }
 
-    /// Opens a session for somebody whose right to it is known: a new cookie and a first access token.
+    /// Opens a session for somebody whose account was just created: a new cookie and a first access token.
     pub(crate) async fn grant(
         &self,
         user: UserId,
         label: Option<String>,
         persistent: bool,
+    ) -> Result<Issued, AuthError> {
+        self.begin_session(user, label, persistent, None, self.token_expiry(user)).await
+    }
+
+    /// `password` is the stored hash that was checked; a session is not begun when it has changed since.
+    async fn begin_session(
+        &self,
+        user: UserId,
+        label: Option<String>,
+        persistent: bool,
+        password: Option<String>,
+        expires: i64,
     ) -> Result<Issued, AuthError> {
         let now = self.parts.clock.now();
         let gap = Duration::from_secs(self.config.limits.login_gap_seconds);
@@ -232,24 +254,20 @@ impl Auth {
         if let Some(wait) = throttle::too_frequent(&times, now, MAX_COOKIES, gap) {
             return Err(AuthError::TooFrequent(wait));
         }
-        let cookie = self.new_row(now, !persistent, label, None);
-        self.parts.store.add_cookie(user, cookie.clone(), MAX_COOKIES).await?;
-        let issued = self.issue(user, None, self.new_connection(), Some(self.cookie_value(user, &cookie)));
-        self.unless_suspended(issued).await
-    }
-
-    /// Looks again after a token was made: one of the moment before a suspension must not outlive it.
-    async fn unless_suspended(&self, issued: Issued) -> Result<Issued, AuthError> {
-        let account = self.parts.accounts.get(issued.user).await?;
-        if account.is_some_and(|account| account.suspended) { Err(AuthError::Suspended) } else { Ok(issued) }
+        let cookie = self.new_row(now, !persistent, label, None, None);
+        if !self.parts.store.add_cookie(user, cookie.clone(), MAX_COOKIES, password).await? {
+            return Err(AuthError::InvalidCredentials);
+        }
+        let connection = self.new_connection(cookie.family);
+        Ok(self.issue(user, None, connection, expires, Some(self.cookie_value(user, &cookie))))
     }
 
     /// `POST /access`: a new access token for a cookie; with `client`, bound to that client of the user.
     pub(crate) async fn renew(&self, presented: &Presented, client: Option<ClientId>) -> Result<Issued, AuthError> {
-        let (user, row) = self.session(presented).await?;
+        let CookieSession { user, row, expires } = self.session(presented).await?;
         let old = presented.token.as_deref().map(|token| self.connection_of(user, token)).transpose()?;
-        // A session that was logged out does not come back to life.
-        let connection = old.filter(|id| !self.parts.revocations.contains(user, Revoked::Connection(*id)));
+        // A session that was ended does not come back to life through another one.
+        let connection = old.filter(|id| id.family() == row.family);
         let bound = match (client, row.client) {
             (None, bound) => bound,
             (Some(wanted), Some(bound)) if wanted == bound => Some(bound),
@@ -262,18 +280,39 @@ impl Auth {
         let age = self.parts.clock.now().since(row.created);
         let stale = !row.session && age > self.config.renew_age();
         let cookie = if stale || bound != row.client { Some(self.successor(user, &row, bound).await?) } else { None };
-        let issued = self.issue(user, bound, connection.unwrap_or_else(|| self.new_connection()), cookie);
-        self.unless_suspended(issued).await
+        let connection = connection.unwrap_or_else(|| self.new_connection(row.family));
+        Ok(self.issue(user, bound, connection, expires, cookie))
     }
 
     /// `POST /access/logout`: the cookie and the access tokens of its session end at once.
     pub(crate) async fn logout(&self, presented: &Presented) -> Result<(), AuthError> {
-        let (user, row) = self.session(presented).await?;
+        let CookieSession { user, row, .. } = self.session(presented).await?;
         let token = presented.token.as_deref().ok_or(AuthError::MissingToken)?;
-        let connection = self.connection_of(user, token)?;
-        let revocation = self.revocation(user, Revoked::Connection(connection));
-        self.parts.store.end_session(row.id, revocation).await?;
+        self.connection_of(user, token)?;
+        let revocation = self.parts.store.end_family(user, row.family, self.tokens_expire()).await?;
         self.parts.revocations.add(revocation, self.parts.clock.now());
+        Ok(())
+    }
+
+    /// Whose session the presented cookie is good for.
+    pub(crate) async fn user_of(&self, presented: &Presented) -> Result<UserId, AuthError> {
+        Ok(self.session(presented).await?.user)
+    }
+
+    /// Ends the sessions of the cookies with one of the ids or labels, or all of them when neither is given.
+    pub(crate) async fn remove_cookies(
+        self: Arc<Self>,
+        user: UserId,
+        ids: Vec<u32>,
+        labels: Vec<String>,
+    ) -> Result<(), AuthError> {
+        if ids.is_empty() && labels.is_empty() {
+            let audit = AuditEntry::new("client", "sessions-ended", user);
+            self.end_sessions(user, audit).await?;
+            return Ok(());
+        }
+        let revoked = self.parts.store.remove_cookies(user, ids, labels, self.tokens_expire()).await?;
+        self.parts.revocations.add_all(revoked, self.parts.clock.now());
         Ok(())
     }
 
@@ -284,14 +323,13 @@ impl Auth {
 
     /// The revocation of tokens that were issued until now.
     pub(crate) fn revocation(&self, user: UserId, what: Revoked) -> Revocation {
-        let lifetime = Duration::from_secs(self.config.tokens.access_seconds) + Revocation::SLACK;
-        Revocation { user, what, expires: self.parts.clock.now().plus(lifetime) }
+        Revocation { user, what, expires: self.tokens_expire() }
     }
 
     /// Ends every session of a user at once; says how many cookies there were.
     pub(crate) async fn end_sessions(self: Arc<Self>, user: UserId, audit: AuditEntry) -> Result<usize, StoreError> {
         detached(async move {
-            let revocation = self.revocation(user, Revoked::User);
+            let revocation = self.revocation(user, Revoked::EVERYTHING);
             let now = self.parts.clock.now();
             let ended = self.parts.store.end_sessions(revocation, audit, now).await?;
             self.parts.revocations.add(revocation, now);
@@ -300,8 +338,23 @@ impl Auth {
         .await
     }
 
-    /// The session whose cookie is presented: its user and its row.
-    async fn session(&self, presented: &Presented) -> Result<(UserId, CookieRow), AuthError> {
+    /// When every token that was issued until now has expired.
+    pub(crate) fn tokens_expire(&self) -> Timestamp {
+        self.parts.clock.now().plus(Duration::from_secs(self.config.tokens.access_seconds) + Revocation::SLACK)
+    }
+
+    /// When a token that is issued now expires. To be asked before the right to it is checked: a revocation that comes
+    /// in between then refuses the token too.
+    fn token_expiry(&self, user: UserId) -> i64 {
+        let lifetime = Duration::from_secs(self.config.tokens.access_seconds);
+        let expires = self.parts.clock.now().plus(lifetime).seconds();
+        // After a revocation of all tokens a new one is told apart by its later end.
+        let refused = self.parts.revocations.refused_until(user);
+        refused.map_or(expires, |until| expires.max(until + 1))
+    }
+
+    /// The session whose cookie is presented.
+    async fn session(&self, presented: &Presented) -> Result<CookieSession, AuthError> {
         let mut refused = match presented.token {
             None => AuthError::MissingCookieAndToken,
             Some(_) => AuthError::MissingCookie,
@@ -316,7 +369,7 @@ impl Auth {
         Err(refused)
     }
 
-    async fn session_of(&self, cookie: &str) -> Result<(UserId, CookieRow), AuthError> {
+    async fn session_of(&self, cookie: &str) -> Result<CookieSession, AuthError> {
         let claims = self.parts.keys.verify(cookie).map_err(|error| match error {
             TokenError::Malformed => AuthError::MalformedToken,
             _ => AuthError::InvalidToken,
@@ -326,6 +379,7 @@ impl Auth {
         if claims.expires.is_some_and(|expires| expires <= now.seconds()) {
             return Err(AuthError::ExpiredToken);
         }
+        let expires = self.token_expiry(claims.user);
         let row = self.parts.store.cookie(claims.user, cookie).await?.ok_or(AuthError::InvalidToken)?;
         if row.expires <= now {
             return Err(AuthError::ExpiredToken);
@@ -337,7 +391,7 @@ impl Auth {
         if account.ok_or(AuthError::InvalidToken)?.suspended {
             return Err(AuthError::Suspended);
         }
-        Ok((claims.user, row))
+        Ok(CookieSession { user: claims.user, row, expires })
     }
 
     /// The connection id of an access token of this user, which may have expired.
@@ -360,7 +414,7 @@ impl Auth {
         {
             return Ok(self.cookie_value(user, &next));
         }
-        let next = self.new_row(now, row.session, row.label.clone(), client);
+        let next = self.new_row(now, row.session, row.label.clone(), client, Some(row.family));
         let old_expires = now.plus(self.config.renew_age());
         if self.parts.store.renew_cookie(user, row.id, old_expires, next.clone(), MAX_COOKIES).await? {
             Ok(self.cookie_value(user, &next))
@@ -369,14 +423,27 @@ impl Auth {
         }
     }
 
-    fn new_row(&self, now: Timestamp, session: bool, label: Option<String>, client: Option<ClientId>) -> CookieRow {
+    fn new_row(
+        &self,
+        now: Timestamp,
+        session: bool,
+        label: Option<String>,
+        client: Option<ClientId>,
+        family: Option<u32>,
+    ) -> CookieRow {
         let tokens = &self.config.tokens;
         let lifetime = if session { tokens.session_seconds } else { tokens.persistent_seconds };
+        let id = self.random_u32();
+        let expires = now.plus(Duration::from_secs(lifetime));
+        let family = family.unwrap_or_else(|| self.random_u32());
+        CookieRow { id, family, session, created: now, expires, label, successor: None, client }
+    }
+
+    fn random_u32(&self) -> u32 {
         // Only the low half is used.
         #[allow(clippy::cast_possible_truncation)]
-        let id = self.parts.random.next_u64() as u32;
-        let expires = now.plus(Duration::from_secs(lifetime));
-        CookieRow { id, session, created: now, expires, label, successor: None, client }
+        let number = self.parts.random.next_u64() as u32;
+        number
     }
 
     fn cookie_value(&self, user: UserId, row: &CookieRow) -> NewCookie {
@@ -391,17 +458,20 @@ impl Auth {
         NewCookie { value, expires: (!row.session).then_some(row.expires) }
     }
 
-    fn new_connection(&self) -> ConnId {
-        ConnId(self.parts.random.next_u64())
+    fn new_connection(&self, family: u32) -> ConnId {
+        ConnId::new(family, self.random_u32())
     }
 
-    fn issue(&self, user: UserId, client: Option<ClientId>, connection: ConnId, cookie: Option<NewCookie>) -> Issued {
+    fn issue(
+        &self,
+        user: UserId,
+        client: Option<ClientId>,
+        connection: ConnId,
+        expires: i64,
+        cookie: Option<NewCookie>,
+    ) -> Issued {
         let expires_in = self.config.tokens.access_seconds;
         let now = self.parts.clock.now();
-        let expires = now.plus(Duration::from_secs(expires_in)).seconds();
-        // After a revocation of all tokens a new one is told apart by its later end.
-        let refused = self.parts.revocations.refused_until(user);
-        let expires = refused.map_or(expires, |until| expires.max(until + 1));
         let claims = Claims { user, client, kind: Kind::Access { connection }, expires: Some(expires), session: false };
         Issued { user, access_token: self.parts.keys.sign(&claims, now), expires_in, cookie }
     }

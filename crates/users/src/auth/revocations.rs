@@ -42,10 +42,19 @@ impl Revocations {
 
     /// Puts a revocation, which is stored already, in force.
     pub(crate) fn add(&self, revocation: Revocation, now: Timestamp) {
+        self.add_all(vec![revocation], now);
+    }
+
+    /// Puts several in force at once. One of everything takes the place of an earlier one.
+    pub(crate) fn add_all(&self, revocations: Vec<Revocation>, now: Timestamp) {
         self.change(now, |published| {
-            let list = &mut published.revocations;
-            list.retain(|old| old.user != revocation.user || old.what != revocation.what);
-            list.push(revocation);
+            for revocation in revocations {
+                let same = |old: &Revocation| {
+                    old.what == revocation.what || (old.what.is_everything() && revocation.what.is_everything())
+                };
+                published.revocations.retain(|old| old.user != revocation.user || !same(old));
+                published.revocations.push(revocation);
+            }
         });
     }
 
@@ -57,7 +66,7 @@ impl Revocations {
     /// When all tokens of a user were revoked: until when a new one must be good in order not to be refused with them.
     pub(crate) fn refused_until(&self, user: UserId) -> Option<i64> {
         let published = self.watched.borrow();
-        let found = published.revocations.iter().find(|old| old.user == user && old.what == Revoked::User);
+        let found = published.revocations.iter().find(|old| old.user == user && old.what.is_everything());
         found.map(Revocation::refused_until)
     }
 

@@ -164,14 +164,14 @@ async fn logging_out_ends_cookie_and_access_tokens_at_once() {
     let ann = backend.register("Ann").await;
     let mut watch = AuthClient::new(backend.internal.clone()).watch(WatchAuthRequest {}).await.unwrap().into_inner();
     let first = watch.message().await.unwrap().unwrap();
-    assert_eq!((first.keys.len(), first.connections.len()), (1, 0));
+    assert_eq!((first.keys.len(), first.families.len()), (1, 0));
 
     let answer = backend.access("/access/logout", Some(&ann.cookie), Some(&ann.token)).await;
     assert_eq!(answer.cookie().unwrap(), "");
     answer.expect(200);
     assert_eq!(message(backend.access("/access", Some(&ann.cookie), None).await), "Invalid token");
     let next = watch.message().await.unwrap().unwrap();
-    assert_eq!(next.connections[0].connection, ann.connection());
+    assert_eq!(u64::from(next.families[0].family), ann.connection() >> 32);
     assert!(next.version > first.version);
     loop {
         // This process's own verifier follows at once.
@@ -180,6 +180,73 @@ async fn logging_out_ends_cookie_and_access_tokens_at_once() {
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// A second session of a user.
+async fn session(backend: &Backend, user: &User, label: &str) -> User {
+    let body = json!({ "email": user.email, "password": PASSWORD, "label": label });
+    let answer = backend.call("POST", "/login?persist=true", None, Some(body)).await;
+    let cookie = answer.cookie().unwrap();
+    let token = answer.expect(200)["access_token"].as_str().unwrap().to_owned();
+    User { cookie, token, ..user.clone() }
+}
+
+async fn is_over(backend: &Backend, session: &User) {
+    backend.access("/access", Some(&session.cookie), None).await.expect_label(403, "invalid-credentials");
+    // This process's own verifier follows at once.
+    while backend.get(session, "/self").await.status != 401 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn removed_cookies_end_their_sessions_and_no_others() {
+    let backend = Backend::alone().await;
+    let ann = backend.register("Ann").await;
+    let laptop = session(&backend, &ann, "laptop").await;
+    let phone = session(&backend, &ann, "phone").await;
+    let tablet = session(&backend, &ann, "tablet").await;
+    let remove = |body| backend.post(&ann, "/cookies/remove", body);
+    remove(json!({ "labels": ["laptop"] })).await.expect_label(403, "missing-auth");
+    remove(json!({ "password": "wrong", "labels": ["laptop"] })).await.expect_label(403, "invalid-credentials");
+    let many: Vec<u32> = (0..257).collect();
+    remove(json!({ "password": PASSWORD, "ids": many })).await.expect_label(400, "bad-request");
+
+    let listed = backend.get(&ann, "/cookies?labels=phone").await.expect(200);
+    let id = listed["cookies"][0]["id"].clone();
+    remove(json!({ "password": PASSWORD, "labels": ["laptop", "nothing"], "ids": [id] })).await.expect(200);
+    is_over(&backend, &laptop).await;
+    is_over(&backend, &phone).await;
+    for session in [&ann, &tablet] {
+        backend.get(session, "/self").await.expect(200);
+        backend.access("/access", Some(&session.cookie), None).await.expect(200);
+    }
+
+    // Neither ids nor labels: all of them.
+    remove(json!({ "password": PASSWORD })).await.expect(200);
+    is_over(&backend, &ann).await;
+    is_over(&backend, &tablet).await;
+    // Who logs in again at once is not taken for one of those that were ended.
+    let again = session(&backend, &ann, "again").await;
+    backend.get(&again, "/self").await.expect(200);
+    let renewed = backend.access("/access", Some(&again.cookie), Some(&tablet.token)).await.expect(200);
+    let renewed = User { token: renewed["access_token"].as_str().unwrap().to_owned(), ..again.clone() };
+    assert_ne!(renewed.connection(), tablet.connection(), "an ended session does not come back to life");
+    backend.get(&renewed, "/self").await.expect(200);
+}
+
+#[tokio::test]
+async fn another_client_needs_the_password_whatever_it_was_before() {
+    let backend = Backend::alone().await;
+    let ann = backend.register("Ann").await;
+    let without = |mut body: serde_json::Value| {
+        body.as_object_mut().unwrap().remove("password");
+        body
+    };
+    backend.post(&ann, "/clients", without(new_client("permanent", "one", 1))).await.expect(201);
+    backend.post(&ann, "/clients", without(new_client("temporary", "two", 1))).await.expect(201);
+    let promoted = without(new_client("permanent", "two", 1));
+    backend.post(&ann, "/clients", promoted).await.expect_label(403, "missing-auth");
 }
 
 #[tokio::test]

@@ -124,17 +124,15 @@ impl Clients {
         let effects = Self::registration_effects(session);
         let (limit, this) = (self.config.limits.permanent_clients, self.clone());
         let now = self.parts.clock.now();
-        let tokens_expire = self.parts.auth.revocation(user, Revoked::Client(id)).expires;
+        let tokens_expire = self.parts.auth.tokens_expire();
         detached(async move {
-            let outcome = this.parts.store.add(user, new, authenticated, limit, tokens_expire, effects).await;
+            let outcome = this.parts.store.add(session, new, authenticated, limit, tokens_expire, effects).await;
             this.parts.cache.changed(user);
             match outcome? {
                 AddOutcome::Added { added, delivery } => {
                     let revocations = this.parts.auth.revocations();
                     revocations.lift(user, Revoked::Client(id), now);
-                    for replaced in &added.replaced {
-                        revocations.add(this.parts.auth.revocation(user, Revoked::Client(*replaced)), now);
-                    }
+                    revocations.add_all(added.revoked, now);
                     if !delivery.local(LOCAL_DELIVERY).await {
                         return Err(ClientError::NotAnnounced);
                     }
@@ -234,15 +232,15 @@ impl Clients {
             events::to_users(user, &[user], &http::remove_event(client), Some(&session)),
             events::remove_client(user, client),
         ];
-        let revocation = self.parts.auth.revocation(user, Revoked::Client(client));
+        let tokens_expire = self.parts.auth.tokens_expire();
         let now = self.parts.clock.now();
         let this = self.clone();
         detached(async move {
-            let outcome = this.parts.store.remove(user, client, revocation, effects).await;
+            let outcome = this.parts.store.remove(user, client, tokens_expire, effects).await;
             this.parts.cache.changed(user);
             match outcome? {
-                RemoveOutcome::Removed(delivery) => {
-                    this.parts.auth.revocations().add(revocation, now);
+                RemoveOutcome::Removed { delivery, revoked } => {
+                    this.parts.auth.revocations().add_all(revoked, now);
                     delivery.local(LOCAL_DELIVERY).await;
                     Ok(())
                 }

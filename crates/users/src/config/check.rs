@@ -36,6 +36,7 @@ impl Config {
         in_range("limits.login_gap_seconds", limits.login_gap_seconds, 0..=86_400)?;
         in_range("limits.code_failures", limits.code_failures.into(), 1..=10)?;
         in_range("limits.code_seconds", limits.code_seconds, 60..=604_800)?;
+        in_range("limits.confirmation_seconds", limits.confirmation_seconds, 60..=604_800)?;
         in_range("limits.code_mails_per_hour", limits.code_mails_per_hour.into(), 1..=1000)?;
         in_range("limits.unactivated_seconds", limits.unactivated_seconds, 3600..=YEAR)?;
         in_range("limits.permanent_clients", limits.permanent_clients.into(), 1..=50)?;
@@ -85,12 +86,16 @@ impl Config {
                 "users.mail.from = \"{from}\": allowed are addresses like \"Aldis <aldis@example.com>\""
             ));
         }
-        if let Some(url) = &mail.activation_url
-            && !(url.contains("{key}") && url.contains("{code}"))
-        {
-            return Err(format!(
-                "users.mail.activation_url = \"{url}\": allowed are URLs that hold {{key}} and {{code}}"
-            ));
+        for (key, url) in [
+            ("activation_url", &mail.activation_url),
+            ("password_reset_url", &mail.password_reset_url),
+            ("deletion_url", &mail.deletion_url),
+        ] {
+            if let Some(url) = url
+                && !(url.contains("{key}") && url.contains("{code}"))
+            {
+                return Err(format!("users.mail.{key} = \"{url}\": allowed are URLs that hold {{key}} and {{code}}"));
+            }
         }
         if let Some(smtp) = &mail.smtp
             && smtp.username.is_some() != smtp.password.is_some()

@@ -153,13 +153,25 @@ pub struct Mail {
     pub from: Option<String>,
     /// A page of yours that activates accounts; `{key}` and `{code}` are replaced. Without it mails hold the code only.
     pub activation_url: Option<String>,
+    /// A page of yours that sets new passwords (`POST /password-reset/complete`); `{key}` and `{code}` are replaced.
+    pub password_reset_url: Option<String>,
+    /// A page of yours that confirms the deletion of an account (`POST /delete`); `{key}` and `{code}` are replaced.
+    pub deletion_url: Option<String>,
     /// A mail that cannot be delivered for so long is dropped. Default 86400.
     pub expiry_seconds: u64,
 }
 
 impl Default for Mail {
     fn default() -> Self {
-        Self { folder: None, smtp: None, from: None, activation_url: None, expiry_seconds: 86_400 }
+        Self {
+            folder: None,
+            smtp: None,
+            from: None,
+            activation_url: None,
+            password_reset_url: None,
+            deletion_url: None,
+            expiry_seconds: 86_400,
+        }
     }
 }
 
@@ -326,11 +338,13 @@ pub struct Limits {
     /// Once an account has 32 cookies of a kind, logins whose distances in time deviate by less than this are refused
     /// as too frequent. Default 3000; 0 turns it off.
     pub login_gap_seconds: u64,
-    /// Wrong activation codes per address before the code is void. Default 3.
+    /// Wrong tries before a code from a mail is void. Default 3.
     pub code_failures: u32,
     /// Lifetime of an activation code. Default 3600.
     pub code_seconds: u64,
-    /// Activation mails per address and hour. Default 10.
+    /// Lifetime of a code that sets a new password or confirms the deletion of an account. Default 600.
+    pub confirmation_seconds: u64,
+    /// Mails with codes per address and hour, and to new addresses per account and hour. Default 10.
     pub code_mails_per_hour: u32,
     /// Accounts that are not activated for so long are removed. Default 604800 (7 days).
     pub unactivated_seconds: u64,
@@ -352,6 +366,7 @@ impl Default for Limits {
             login_gap_seconds: 3000,
             code_failures: 3,
             code_seconds: 3600,
+            confirmation_seconds: 600,
             code_mails_per_hour: 10,
             unactivated_seconds: 604_800,
             permanent_clients: 7,

@@ -30,7 +30,7 @@ impl Fault for ConnectionError {
     fn label(&self) -> Label {
         match self {
             Self::NotFound => label::NOT_FOUND,
-            Self::InvalidUser => label::INVALID_USER,
+            Self::InvalidUser | Self::Refused(Refusal::Gone) => label::INVALID_USER,
             Self::NotActivated => label::NO_IDENTITY,
             Self::Refused(Refusal::BadUpdate) => label::BAD_CONN_UPDATE,
             Self::Refused(Refusal::NotConnected) => label::NOT_CONNECTED,

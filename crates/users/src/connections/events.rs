@@ -6,23 +6,27 @@ use aldis_api::Session;
 use aldis_delivery::{LocalService, Outgoing, Peer};
 use aldis_proto::{
     convert::{bytes_of, to_qualified, to_relation},
-    federation::v1::{ConnectionRescinded, UsersEvent, users_event},
+    federation::v1::{ConnectionRescinded, users_event::Change},
     internal::v1::ApplyRelationRequest,
 };
 use aldis_types::{
-    ConversationId, Domain, EventId, Name, OneToOneProtocol, Qualified, Relation, Timestamp, UserId, one_to_one,
+    ConversationId, Domain, EventId, Name, OneToOneProtocol, Profile, Qualified, Relation, Timestamp, UserId,
+    one_to_one,
 };
 use prost::Message;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::store::{CancelledRows, ConnectionRow};
-use crate::events::{alert_users, once_to_users, to_users};
+use super::store::{CancelledRows, ConnectionRow, OtherSide};
+use crate::{
+    accounts::json::{delete_event, profile_event},
+    events::{alert_users, once_to_users, to_backend, to_users},
+};
 
 const APPLY_RELATION: u32 = 1;
-/// Field number of `connection_rescinded` in `UsersEvent`.
-pub(crate) const CONNECTION_RESCINDED: u32 = 10;
+/// Users in one notification.
+const MAX_TARGETS: usize = 1000;
 
 /// A connection as its user sees it.
 #[derive(Serialize, JsonSchema)]
@@ -107,17 +111,37 @@ pub(crate) fn of_others_change(
 
 /// Tells the other backend that a request, or the connection, was taken back.
 pub(crate) fn rescinded(user: UserId, row: &ConnectionRow) -> Outgoing {
-    let event = UsersEvent {
-        user: bytes_of(user),
-        time: row.time.millis(),
-        change: Some(users_event::Change::ConnectionRescinded(ConnectionRescinded { to: bytes_of(row.other.id) })),
-    };
-    Outgoing {
-        peer: Peer::Backend(row.other.domain.clone()),
-        lane: *user.as_bytes(),
-        kind: CONNECTION_RESCINDED,
-        body: event.encode_to_vec().into(),
+    let change = Change::ConnectionRescinded(ConnectionRescinded { to: bytes_of(row.other.id) });
+    to_backend(&row.other.domain, user, row.time, change)
+}
+
+/// The effects of the end of an account on those who had a connection with its user. Contacts learn that the account is
+/// gone; a request that was never answered is taken back.
+pub(crate) fn of_departure(
+    gone: &Qualified<UserId>,
+    sides: &[OtherSide],
+    domain: &Domain,
+    now: Timestamp,
+) -> Vec<Outgoing> {
+    let contacts: Vec<_> =
+        sides.iter().filter(|(_, row)| row.status == Relation::Accepted).map(|(user, _)| *user).collect();
+    let event = delete_event(gone);
+    let mut effects: Vec<_> =
+        contacts.chunks(MAX_TARGETS).map(|users| to_users(gone.id, users, &event, None)).collect();
+    for (user, row) in sides {
+        if matches!(row.status, Relation::Sent | Relation::Pending | Relation::Ignored) {
+            let time = now.max(Timestamp::from_millis(row.time.millis() + 1));
+            let cancelled = ConnectionRow { status: Relation::Cancelled, time, ..row.clone() };
+            effects.extend(of_others_change(*user, &cancelled, domain, None));
+        }
     }
+    effects
+}
+
+/// The effects of a change of another backend's profile: contacts here are told.
+pub(crate) fn of_profile(profile: &Profile, contacts: &[UserId]) -> Vec<Outgoing> {
+    let event = profile_event(profile);
+    contacts.chunks(MAX_TARGETS).map(|users| to_users(profile.id.id, users, &event, None)).collect()
 }
 
 /// The effects of the end of federation with a backend on users with connections there: each hears of it once.

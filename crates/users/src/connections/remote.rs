@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use aldis_api::Session;
 use aldis_delivery::{Envelope, Positions};
-use aldis_types::{Name, Qualified, Relation, Remote, TeamId, Timestamp, UserId};
+use aldis_types::{Name, Profile, Qualified, Relation, Remote, TeamId, Timestamp, UserId};
 
 use super::{
     Change, Changed, ConnectionError, Connections, Decide, Decision, Refusal, Write, Written, events, exceeds, is_open,
     machine::{self, Action, RemoteAction},
+    store::OtherSide,
 };
 use crate::{
     accounts::Account,
@@ -160,8 +161,11 @@ impl Connections {
         let limit = self.config.limits.pending_connections;
         let decide = remote_decision(RemoteAction::Connect, time, limit);
         let change = self.remote_change(to, from, decide, self.remote_effects(to, Some(from_name)));
-        let changed = self.apply(change).await?;
-        Ok(Asked::Noted(machine::reacts(changed.after.map(|row| row.status))))
+        match self.apply(change).await {
+            Ok(changed) => Ok(Asked::Noted(machine::reacts(changed.after.map(|row| row.status)))),
+            Err(ConnectionError::Refused(Refusal::Gone)) => Ok(Asked::NotActivated),
+            Err(error) => Err(error),
+        }
     }
 
     /// Another backend's user has taken back a request or a connection.
@@ -181,6 +185,33 @@ impl Connections {
             Ok(())
         })
         .await
+    }
+
+    /// The account of another backend's user is gone.
+    pub(crate) async fn departed(
+        &self,
+        gone: Qualified<UserId>,
+        positions: Positions,
+        envelope: Envelope,
+    ) -> Result<(), ConnectionError> {
+        let (domain, now, who) = (self.parts.domain.clone(), self.parts.clock.now(), gone.clone());
+        let effects: Effects<Vec<OtherSide>> =
+            Arc::new(move |sides: &Vec<OtherSide>| events::of_departure(&who, sides, &domain, now));
+        let store = self.parts.store.clone();
+        detached(async move { Ok(store.end_with(gone, positions, envelope, effects).await?) }).await
+    }
+
+    /// Another backend's user has changed the profile.
+    pub(crate) async fn profile_changed(
+        &self,
+        profile: Profile,
+        positions: Positions,
+        envelope: Envelope,
+    ) -> Result<(), ConnectionError> {
+        let (store, other) = (self.parts.store.clone(), profile.id.clone());
+        let effects: Effects<Vec<UserId>> =
+            Arc::new(move |contacts: &Vec<UserId>| events::of_profile(&profile, contacts));
+        detached(async move { Ok(store.tell_contacts(other, positions, envelope, effects).await?) }).await
     }
 
     fn remote_effects(&self, user: UserId, actor: Option<Name>) -> Effects<Written> {

@@ -50,6 +50,8 @@ pub(crate) struct Delivery {
     from: Mailbox,
     domain: Domain,
     activation_url: Option<String>,
+    password_reset_url: Option<String>,
+    deletion_url: Option<String>,
 }
 
 impl Delivery {
@@ -68,6 +70,8 @@ impl Delivery {
             from: from.parse().map_err(|_| MailError::Setting("from"))?,
             domain: domain.clone(),
             activation_url: config.activation_url.clone(),
+            password_reset_url: config.password_reset_url.clone(),
+            deletion_url: config.deletion_url.clone(),
         })
     }
 
@@ -112,22 +116,27 @@ impl Delivery {
 
     fn subject(&self, mail: &StoredMail) -> String {
         match mail.purpose {
-            Purpose::Activation => format!("Activate your account on {}", self.domain),
+            Purpose::Activation => format!("Confirm your e-mail address on {}", self.domain),
             Purpose::Verification => format!("{} is your code for {}", mail.code, self.domain),
+            Purpose::PasswordReset => format!("A new password for your account on {}", self.domain),
+            Purpose::Deletion => format!("Delete your account on {}?", self.domain),
         }
     }
 
     fn text(&self, mail: &StoredMail) -> String {
-        let link = self
-            .activation_url
-            .as_ref()
-            .filter(|_| mail.purpose == Purpose::Activation)
-            .map(|url| url.replace("{key}", &mail.key).replace("{code}", &mail.code));
-        let action = match mail.purpose {
-            Purpose::Activation => "activate your account",
-            Purpose::Verification => "create your account",
+        let (action, url) = match mail.purpose {
+            Purpose::Activation => ("confirm this e-mail address", &self.activation_url),
+            Purpose::Verification => ("create your account", &None),
+            Purpose::PasswordReset => ("set a new password", &self.password_reset_url),
+            Purpose::Deletion => ("delete your account with everything in it", &self.deletion_url),
         };
+        let link = url.as_ref().map(|url| url.replace("{key}", &mail.key).replace("{code}", &mail.code));
         let mut text = format!("Hello,\n\nuse this code to {action} on {}:\n\n    {}\n", self.domain, mail.code);
+        if matches!(mail.purpose, Purpose::PasswordReset | Purpose::Deletion) {
+            text.push_str("\nIt goes with this key:\n\n    ");
+            text.push_str(&mail.key);
+            text.push('\n');
+        }
         if let Some(link) = link {
             text.push_str("\nor open this page:\n\n    ");
             text.push_str(&link);

@@ -32,6 +32,10 @@ pub(crate) enum Purpose {
     Activation,
     /// To verify an address before the account is created.
     Verification,
+    /// To set a new password.
+    PasswordReset,
+    /// To confirm that an account is to be deleted.
+    Deletion,
 }
 
 impl Purpose {
@@ -40,6 +44,8 @@ impl Purpose {
         match self {
             Self::Activation => "Activation",
             Self::Verification => "Verification",
+            Self::PasswordReset => "PasswordReset",
+            Self::Deletion => "Delete",
         }
     }
 }
@@ -48,7 +54,8 @@ impl std::str::FromStr for Purpose {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Activation, Self::Verification].into_iter().find(|purpose| purpose.as_str() == text).ok_or(())
+        let all = [Self::Activation, Self::Verification, Self::PasswordReset, Self::Deletion];
+        all.into_iter().find(|purpose| purpose.as_str() == text).ok_or(())
     }
 }
 

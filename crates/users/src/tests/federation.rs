@@ -234,7 +234,7 @@ async fn events_of_another_backend_are_taken_for_its_own_users_only() {
             (user(1), 10, rescinded(user(2), bob.id, 200)),
             (user(1), 10, b"rubbish".to_vec()),
             (user(1), 10, rescinded(user(1), bob.id, 200)),
-            (user(3), 11, rescinded(user(3), bob.id, 200)),
+            (user(3), 13, rescinded(user(3), bob.id, 200)),
             (user(3), 10, rescinded(user(3), bob.id, 200)),
             (user(4), 10, rescinded(user(4), bob.id, 50)),
             (user(5), 10, rescinded(user(5), bob.id, 200)),

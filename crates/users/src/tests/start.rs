@@ -42,9 +42,9 @@ async fn what_apps_ask_at_start() {
     assert_eq!(open("GET", "/sso/settings", None).await.expect(200), json!({}));
     open("HEAD", "/sso/initiate-login/x", None).await.expect(404);
     open("GET", "/custom-backend/by-domain/a.b", None).await.expect_label(404, "custom-backend-not-found");
-    open("POST", "/verification-code/send", email).await.expect(200);
+    open("POST", "/verification-code/send", Some(json!({ "email": "a@b.c", "action": "login" }))).await.expect(200);
     open("GET", "/nothing", None).await.expect_label(404, "no-endpoint");
-    open("POST", "/password-reset", Some(json!({}))).await.expect_label(404, "no-endpoint");
+    open("POST", "/password-reset/key", Some(json!({}))).await.expect_label(404, "no-endpoint");
     for path in ["/mls/key-packages/self/1a", "/mls/key-packages/claim/alpha.test/x"] {
         open("POST", path, None).await.expect_label(401, "invalid-credentials");
         backend.post(&ann, path, json!({})).await.expect_label(400, "mls-not-enabled");

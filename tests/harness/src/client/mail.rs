@@ -67,9 +67,19 @@ impl MailFolder {
 
     /// Waits for a mail to this address with a code, and gives the newest code.
     pub async fn code(&self, address: &str) -> Result<String> {
+        self.newest_code(address, None).await
+    }
+
+    /// As [`MailFolder::code`], of mails with this `X-Zeta-Purpose`.
+    pub async fn code_for(&self, address: &str, purpose: &str) -> Result<String> {
+        self.newest_code(address, Some(purpose)).await
+    }
+
+    async fn newest_code(&self, address: &str, purpose: Option<&str>) -> Result<String> {
         eventually(&format!("a mail with a code to {address}"), async || {
             let mails = self.to(address)?;
-            let code = mails.iter().rev().find_map(|mail| mail.header("X-Zeta-Code"));
+            let wanted = |mail: &&Mail| purpose.is_none() || mail.header("X-Zeta-Purpose") == purpose;
+            let code = mails.iter().rev().filter(wanted).find_map(|mail| mail.header("X-Zeta-Code"));
             code.map(str::to_owned).context("no mail with X-Zeta-Code")
         })
         .await

@@ -2,14 +2,24 @@
 
 mod sqlite;
 mod sqlite_codes;
+mod sqlite_ends;
 #[cfg(test)]
 pub(crate) mod suite;
 
-use aldis_delivery::{Delivery, Outgoing};
+use aldis_delivery::Delivery;
 use aldis_storage::StoreError;
 use aldis_types::{AccentId, Email, Handle, Name, ProfileAsset, Protocol, Timestamp, UserId};
 use async_trait::async_trait;
 pub(crate) use sqlite::{ACCOUNT, SqliteAccounts, read_account};
+
+/// What jobs of other capabilities do to the rows of accounts.
+pub(crate) mod rows {
+    pub(crate) use super::{
+        sqlite::{email_is_proven, get},
+        sqlite_codes::{put_code, queue_mail},
+        sqlite_ends::{bury, expect_email},
+    };
+}
 
 use super::{Account, Locale, NewAccount};
 use crate::{audit::AuditEntry, events::Effects};
@@ -86,11 +96,19 @@ pub(crate) enum CodeTry {
     Wrong,
 }
 
+/// An account whose address has just been proven.
+#[derive(Debug, Clone)]
+pub(crate) struct Proven {
+    pub(crate) account: Account,
+    /// Whether it is the first one, so that the account is active from now on.
+    pub(crate) first: bool,
+}
+
 /// What an activation did.
 #[derive(Debug)]
 pub(crate) enum Activation {
-    /// The account is active now.
-    Now(Box<Account>),
+    /// The address is proven now.
+    Now(Box<Proven>),
     /// This code was used before.
     Before,
     /// Another account has proven the address in the meantime.
@@ -146,22 +164,24 @@ pub(crate) trait AccountStore: Send + Sync {
     /// Tries a code without using it. The code is void after `failures` wrong tries.
     async fn try_code(&self, key: String, code: String, failures: u32, now: Timestamp) -> Result<CodeTry, StoreError>;
 
-    /// Uses a code to activate the account that waits for it. A wrong one counts as a try.
+    /// Uses a code to prove the address that an account waits for, which takes the place of the one before. A wrong one
+    /// counts as a try.
     async fn activate(
         &self,
         key: String,
         code: String,
         failures: u32,
         now: Timestamp,
-        effects: Effects<Account>,
+        effects: Effects<Proven>,
     ) -> Result<Activation, StoreError>;
 
-    /// Changes a profile and raises its version; `None` without such an account.
+    /// Changes a profile and raises its version; `None` without such an account. The effects are made from the account
+    /// as it is then.
     async fn update(
         &self,
         user: UserId,
         change: ProfileChange,
-        effects: Vec<Outgoing>,
+        effects: Effects<Account>,
     ) -> Result<Option<Delivery>, StoreError>;
 
     /// Gives a user a handle that nobody else has; the old one is free from then on.
@@ -169,7 +189,7 @@ pub(crate) trait AccountStore: Send + Sync {
         &self,
         user: UserId,
         handle: Handle,
-        effects: Vec<Outgoing>,
+        effects: Effects<Account>,
     ) -> Result<HandleOutcome, StoreError>;
 
     /// Users with a search term that starts with `prefix` (normalised), in order of the term; suspended and deleted

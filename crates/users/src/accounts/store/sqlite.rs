@@ -1,4 +1,4 @@
-use aldis_delivery::{Appended, Delivery, Outbox, Outgoing};
+use aldis_delivery::{Appended, Delivery, Outbox};
 use aldis_storage::{Db, StoreError};
 use aldis_types::{AccentId, Email, Handle, Timestamp, UserId};
 use async_trait::async_trait;
@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     AccountProof, AccountStore, Activation, CodeRequest, CodeTry, Created, FreshCode, HandleOutcome, ProfileChange,
+    Proven,
     sqlite_codes::{code, drop_code, fitting_code, put_code, queue_mail},
+    sqlite_ends::replace_email,
 };
 use crate::{
     accounts::{Account, NewAccount},
@@ -55,7 +57,7 @@ pub(crate) fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
     })
 }
 
-fn get(tx: &Connection, user: UserId) -> rusqlite::Result<Option<Account>> {
+pub(crate) fn get(tx: &Connection, user: UserId) -> rusqlite::Result<Option<Account>> {
     tx.prepare_cached(&format!("SELECT {ACCOUNT} FROM users_accounts WHERE id = ?"))?
         .query_row([user.as_bytes().as_slice()], read_account)
         .optional()
@@ -76,18 +78,18 @@ fn handle_owner(tx: &Connection, handle: &Handle) -> rusqlite::Result<Option<Use
 }
 
 /// Whether an activated account other than `except` has the address.
-fn email_is_proven(tx: &Connection, email: &Email, except: Option<UserId>) -> rusqlite::Result<bool> {
+pub(crate) fn email_is_proven(tx: &Connection, email: &Email, except: Option<UserId>) -> rusqlite::Result<bool> {
     let Some(user) = email_owner(tx, email)?.filter(|user| Some(*user) != except) else { return Ok(false) };
     Ok(get(tx, user)?.is_some_and(|account| account.is_activated()))
 }
 
-fn claim_email(tx: &Connection, email: &Email, user: UserId) -> rusqlite::Result<()> {
+pub(super) fn claim_email(tx: &Connection, email: &Email, user: UserId) -> rusqlite::Result<()> {
     tx.prepare_cached("INSERT OR REPLACE INTO users_emails (email, user) VALUES (?, ?)")?
         .execute(params![email.key(), user.as_bytes().as_slice()])?;
     Ok(())
 }
 
-fn set_terms(tx: &Connection, account: &Account, findable: bool) -> rusqlite::Result<()> {
+pub(super) fn set_terms(tx: &Connection, account: &Account, findable: bool) -> rusqlite::Result<()> {
     let statement = if findable {
         "INSERT OR IGNORE INTO users_search (term, user) VALUES (?, ?)"
     } else {
@@ -188,23 +190,27 @@ fn activate(tx: &Connection, key: &str, given: &str, failures: u32, now: Timesta
         return Ok(Activation::Before);
     }
     let Some(user) = found.user else { return Ok(Activation::Wrong) };
+    let Some(before) = get(tx, user)?.filter(|account| !account.deleted) else { return Ok(Activation::Wrong) };
+    if before.unverified_email.as_ref().map(Email::key) != Some(found.email.key()) {
+        return Ok(Activation::Wrong);
+    }
     if email_is_proven(tx, &found.email, Some(user))? {
         return Ok(Activation::EmailTaken);
     }
-    let changed = tx
-        .prepare_cached(
-            "UPDATE users_accounts SET email = ?2, unverified_email = NULL, version = version + 1 \
-             WHERE id = ?1 AND deleted = 0",
-        )?
-        .execute(params![user.as_bytes().as_slice(), found.email.as_str()])?;
-    if changed == 0 {
-        return Ok(Activation::Wrong);
+    if let Some(old) = &before.email {
+        replace_email(tx, &before, old)?;
     }
+    tx.prepare_cached(
+        "UPDATE users_accounts SET email = ?2, unverified_email = NULL, version = version + 1 WHERE id = ?1",
+    )?
+    .execute(params![user.as_bytes().as_slice(), found.email.as_str()])?;
     claim_email(tx, &found.email, user)?;
     tx.prepare_cached("UPDATE users_codes SET used = 1 WHERE key = ?")?.execute([key])?;
-    sql::audit(tx, &AuditEntry::new("client", "account-activated", user), now)?;
+    let first = before.email.is_none();
+    let action = if first { "account-activated" } else { "email-changed" };
+    sql::audit(tx, &AuditEntry::new("client", action, user), now)?;
     let account = get(tx, user)?.ok_or(StoreError::Corrupt("users_accounts"))?;
-    Ok(Activation::Now(Box::new(account)))
+    Ok(Activation::Now(Box::new(Proven { account, first })))
 }
 
 fn update(tx: &Connection, user: UserId, change: &ProfileChange) -> Result<bool, StoreError> {
@@ -230,6 +236,17 @@ fn update(tx: &Connection, user: UserId, change: &ProfileChange) -> Result<bool,
         sql::to_json(change.protocols.as_ref().unwrap_or(&before.protocols))?,
     ])?;
     Ok(true)
+}
+
+/// Writes the effects of a change that was made to an account.
+fn append_about(
+    tx: &Connection,
+    outbox: &Outbox,
+    user: UserId,
+    effects: &Effects<Account>,
+) -> Result<Appended, StoreError> {
+    let account = get(tx, user)?.ok_or(StoreError::Corrupt("users_accounts"))?;
+    outbox.append(tx, &effects(&account))
 }
 
 /// The outcome, with [`Delivery`] still to be made.
@@ -295,7 +312,7 @@ fn remove_unactivated(tx: &Connection, before: Timestamp, limit: usize) -> Resul
             tx.prepare_cached("DELETE FROM users_emails WHERE email = ? AND user = ?")?
                 .execute(params![email.key(), user])?;
         }
-        for table in ["users_cookies", "users_clients", "users_prekeys", "users_properties"] {
+        for table in ["users_cookies", "users_clients", "users_prekeys", "users_properties", "users_confirmations"] {
             tx.prepare_cached(&format!("DELETE FROM {table} WHERE user = ?"))?.execute([user])?;
         }
         tx.prepare_cached("DELETE FROM users_accounts WHERE id = ?")?.execute([user])?;
@@ -383,7 +400,7 @@ impl AccountStore for SqliteAccounts {
         code: String,
         failures: u32,
         now: Timestamp,
-        effects: Effects<Account>,
+        effects: Effects<Proven>,
     ) -> Result<Activation, StoreError> {
         let outbox = self.outbox.traced();
         let (outcome, appended) = self
@@ -391,7 +408,7 @@ impl AccountStore for SqliteAccounts {
             .write(move |tx| {
                 let outcome = activate(tx, &key, &code, failures, now)?;
                 let appended = match &outcome {
-                    Activation::Now(account) => outbox.append(tx, &effects(account))?,
+                    Activation::Now(proven) => outbox.append(tx, &effects(proven))?,
                     _ => Appended::default(),
                 };
                 Ok((outcome, appended))
@@ -405,12 +422,14 @@ impl AccountStore for SqliteAccounts {
         &self,
         user: UserId,
         change: ProfileChange,
-        effects: Vec<Outgoing>,
+        effects: Effects<Account>,
     ) -> Result<Option<Delivery>, StoreError> {
         let outbox = self.outbox.traced();
         let appended = self
             .db
-            .write(move |tx| if update(tx, user, &change)? { outbox.append(tx, &effects).map(Some) } else { Ok(None) })
+            .write(move |tx| {
+                if update(tx, user, &change)? { append_about(tx, &outbox, user, &effects).map(Some) } else { Ok(None) }
+            })
             .await?;
         Ok(appended.map(|appended| self.outbox.committed(appended)))
     }
@@ -419,7 +438,7 @@ impl AccountStore for SqliteAccounts {
         &self,
         user: UserId,
         handle: Handle,
-        effects: Vec<Outgoing>,
+        effects: Effects<Account>,
     ) -> Result<HandleOutcome, StoreError> {
         let outbox = self.outbox.traced();
         let (outcome, appended) = self
@@ -427,7 +446,7 @@ impl AccountStore for SqliteAccounts {
             .write(move |tx| {
                 let outcome = set_handle(tx, user, &handle)?;
                 let appended = match outcome {
-                    SetHandle::Set => outbox.append(tx, &effects)?,
+                    SetHandle::Set => append_about(tx, &outbox, user, &effects)?,
                     _ => Appended::default(),
                 };
                 Ok((outcome, appended))

@@ -38,7 +38,7 @@ pub(super) fn drop_code(tx: &Connection, key: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn put_code(
+pub(crate) fn put_code(
     tx: &Connection,
     key: &str,
     email: &Email,
@@ -79,7 +79,7 @@ pub(super) fn fitting_code(
     Ok(None)
 }
 
-pub(super) fn queue_mail(
+pub(crate) fn queue_mail(
     tx: &Connection,
     purpose: Purpose,
     key: &str,

@@ -7,10 +7,12 @@ use uuid::Uuid;
 
 use super::{
     AccountProof, AccountStore, Activation, CodeRequest, CodeTry, Created, FreshCode, HandleOutcome, ProfileChange,
+    Proven,
 };
 use crate::{
     accounts::{Account, Locale, NewAccount},
     audit::AuditEntry,
+    events::Effects,
 };
 
 fn user(number: u128) -> UserId {
@@ -52,8 +54,12 @@ fn pending(key: &str, code: &str, now: i64) -> AccountProof {
 }
 
 async fn activate(store: &dyn AccountStore, key: &str, code: &str, now: i64) -> Activation {
-    let effects = Arc::new(|_: &Account| Vec::new());
+    let effects = Arc::new(|_: &Proven| Vec::new());
     store.activate(key.to_owned(), code.to_owned(), 3, at(now), effects).await.unwrap()
+}
+
+fn nothing() -> Effects<Account> {
+    Arc::new(|_| Vec::new())
 }
 
 async fn try_code(store: &dyn AccountStore, key: &str, code: &str, now: i64) -> CodeTry {
@@ -100,7 +106,9 @@ async fn an_address_is_proven_once(store: &dyn AccountStore) {
     }
     assert_eq!(store.by_email(&bob.parse().unwrap()).await.unwrap(), Some(user(3)), "the last one waits");
     assert!(matches!(activate(store, "k2", "999999", 11).await, Activation::Wrong));
-    assert!(matches!(activate(store, "k2", "111111", 11).await, Activation::Now(account) if account.id == user(3)));
+    assert!(
+        matches!(activate(store, "k2", "111111", 11).await, Activation::Now(proven) if proven.account.id == user(3) && proven.first)
+    );
     assert!(matches!(activate(store, "k2", "111111", 12).await, Activation::Before));
     assert!(matches!(create(store, new(4, "Bob", bob), pending("k2", "1", 13), 13).await, Created::EmailTaken));
     let admin = create(store, new(4, "Bob", bob), AccountProof::Administrator, 13).await;
@@ -109,7 +117,7 @@ async fn an_address_is_proven_once(store: &dyn AccountStore) {
 
 async fn a_handle_has_one_owner(store: &dyn AccountStore) {
     let handle = |text: &str| text.parse::<Handle>().unwrap();
-    let set = |number, text: &str| store.set_handle(user(number), handle(text), Vec::new());
+    let set = |number, text: &str| store.set_handle(user(number), handle(text), nothing());
     assert!(matches!(set(1, "ann").await.unwrap(), HandleOutcome::Set(_)));
     assert!(matches!(set(1, "ann").await.unwrap(), HandleOutcome::Unchanged));
     assert!(matches!(set(3, "ann").await.unwrap(), HandleOutcome::Taken));
@@ -130,8 +138,8 @@ async fn profiles_change_and_versions_rise(store: &dyn AccountStore) {
         text_status: Some("away".to_owned()),
         ..ProfileChange::default()
     };
-    assert!(store.update(user(1), change.clone(), Vec::new()).await.unwrap().is_some());
-    assert!(store.update(user(99), change, Vec::new()).await.unwrap().is_none());
+    assert!(store.update(user(1), change.clone(), nothing()).await.unwrap().is_some());
+    assert!(store.update(user(99), change, nothing()).await.unwrap().is_none());
     let after = store.get(user(1)).await.unwrap().unwrap();
     assert_eq!(after.version, before.version + 1);
     assert_eq!((after.name.as_str(), after.text_status.as_deref()), ("Änne Müller", Some("away")));

@@ -1,6 +1,6 @@
 //! What every engine must do.
 
-use aldis_types::{ConnId, Timestamp, UserId};
+use aldis_types::{Timestamp, UserId};
 use uuid::Uuid;
 
 use super::{AccountState, AdminStore, Changed};
@@ -47,12 +47,12 @@ async fn accounts_are_paged_by_their_ids(store: &dyn AdminStore) {
 
 fn cookie(id: u32) -> CookieRow {
     let (created, expires) = (at(1), at(1000));
-    CookieRow { id, session: false, created, expires, label: None, successor: None, client: None }
+    CookieRow { id, family: id, session: false, created, expires, label: None, successor: None, client: None }
 }
 
 async fn a_suspension_revokes_tokens_and_keeps_cookies(store: &dyn AdminStore, auth: &dyn AuthStore) {
-    auth.add_cookie(user(1), cookie(1), 32).await.unwrap();
-    let revocation = Revocation { user: user(1), what: Revoked::User, expires: at(100) };
+    auth.add_cookie(user(1), cookie(1), 32, None).await.unwrap();
+    let revocation = Revocation { user: user(1), what: Revoked::EVERYTHING, expires: at(100) };
     let suspend = |number| store.suspend(user(number), revocation, audit("account-suspended", user(number)), at(2));
     assert_eq!(suspend(1).await.unwrap(), Changed::Done);
     assert_eq!(suspend(1).await.unwrap(), Changed::Unchanged);
@@ -67,10 +67,9 @@ async fn a_suspension_revokes_tokens_and_keeps_cookies(store: &dyn AdminStore, a
 }
 
 async fn a_new_password_ends_every_session(store: &dyn AdminStore, auth: &dyn AuthStore) {
-    auth.add_cookie(user(3), cookie(2), 32).await.unwrap();
-    let other = Revocation { user: user(3), what: Revoked::Connection(ConnId(1)), expires: at(300) };
-    auth.end_session(99, other).await.unwrap();
-    let revocation = Revocation { user: user(3), what: Revoked::User, expires: at(300) };
+    auth.add_cookie(user(3), cookie(2), 32, None).await.unwrap();
+    auth.end_family(user(3), 99, at(300)).await.unwrap();
+    let revocation = Revocation { user: user(3), what: Revoked::EVERYTHING, expires: at(300) };
     let set = |number, at| {
         store.set_password(user(number), "a hash".to_owned(), revocation, audit("password-reset", user(number)), at)
     };

@@ -7,7 +7,7 @@ pub(crate) mod suite;
 use std::time::Duration;
 
 use aldis_storage::StoreError;
-use aldis_types::{ClientId, ConnId, Timestamp, UserId};
+use aldis_types::{ClientId, Timestamp, UserId};
 use async_trait::async_trait;
 pub(crate) use sqlite::{
     SqliteAuth, forget_client_sessions, forget_sessions, lift_client_revocation, write_revocation,
@@ -20,6 +20,8 @@ use crate::audit::AuditEntry;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CookieRow {
     pub(crate) id: u32,
+    /// The same for a cookie and those that replaced it; the upper half of their connection ids.
+    pub(crate) family: u32,
     /// Gone when the browser is closed.
     pub(crate) session: bool,
     pub(crate) created: Timestamp,
@@ -36,10 +38,20 @@ pub(crate) struct CookieRow {
 pub(crate) enum Revoked {
     /// Tokens of a client that was removed.
     Client(ClientId),
-    /// Tokens of a session that was logged out.
-    Connection(ConnId),
-    /// Every token of the user that was issued so far; see [`Revocation::refused_until`].
-    User,
+    /// Tokens of a family of cookies that was removed.
+    Family(u32),
+    /// Every token of the user that was issued so far, but those of one family of cookies; see
+    /// [`Revocation::refused_until`].
+    Everything { except: Option<u32> },
+}
+
+impl Revoked {
+    /// Every token of the user.
+    pub(crate) const EVERYTHING: Self = Self::Everything { except: None };
+
+    pub(crate) const fn is_everything(self) -> bool {
+        matches!(self, Self::Everything { .. })
+    }
 }
 
 /// A revocation, kept until every token that it is about has expired.
@@ -56,7 +68,7 @@ impl Revocation {
     /// How far a token that is being issued at this very moment may be ahead.
     const MARGIN: i64 = 5;
 
-    /// For [`Revoked::User`]: tokens that expire at or before this time, in seconds since 1970, are refused.
+    /// For [`Revoked::Everything`]: tokens that expire at or before this time, in seconds since 1970, are refused.
     pub(crate) fn refused_until(&self) -> i64 {
         self.expires.seconds() - Self::SLACK.as_secs().cast_signed() + Self::MARGIN
     }
@@ -67,8 +79,10 @@ impl Revocation {
 pub(crate) enum AttemptKind {
     /// Passwords of an account.
     Password,
-    /// Activation mails to an address.
+    /// Mails with a code to an address.
     ActivationMail,
+    /// Mails to new addresses of an account.
+    EmailChange,
 }
 
 /// At most `count` attempts within `window`, which starts with the first.
@@ -105,8 +119,15 @@ pub(crate) trait AuthStore: Send + Sync {
     async fn cookie(&self, user: UserId, id: u32) -> Result<Option<CookieRow>, StoreError>;
 
     /// Adds a cookie. Older ones with the same label go, and of those of the same kind only the `keep - 1` that expire
-    /// last stay beside it.
-    async fn add_cookie(&self, user: UserId, cookie: CookieRow, keep: usize) -> Result<(), StoreError>;
+    /// last stay beside it. `false`, and nothing is changed, when `password`, the stored hash that was checked, is no
+    /// longer that of an account that is neither deleted nor suspended.
+    async fn add_cookie(
+        &self,
+        user: UserId,
+        cookie: CookieRow,
+        keep: usize,
+        password: Option<String>,
+    ) -> Result<bool, StoreError>;
 
     /// Adds `next` as successor of `old`, which expires at `old_expires` if that is earlier than it would have. `false`,
     /// and nothing is changed, when `old` is gone.
@@ -119,8 +140,17 @@ pub(crate) trait AuthStore: Send + Sync {
         keep: usize,
     ) -> Result<bool, StoreError>;
 
-    /// Removes a cookie together with its successors and predecessors, and writes the revocation.
-    async fn end_session(&self, id: u32, revocation: Revocation) -> Result<(), StoreError>;
+    /// Removes a family of cookies and writes its revocation until `tokens_expire`.
+    async fn end_family(&self, user: UserId, family: u32, tokens_expire: Timestamp) -> Result<Revocation, StoreError>;
+
+    /// Removes the cookies with one of the ids or labels together with their families, and writes the revocations.
+    async fn remove_cookies(
+        &self,
+        user: UserId,
+        ids: Vec<u32>,
+        labels: Vec<String>,
+        tokens_expire: Timestamp,
+    ) -> Result<Vec<Revocation>, StoreError>;
 
     /// Removes every cookie of a user, and writes the revocation of all tokens; says how many cookies there were.
     async fn end_sessions(

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use aldis_storage::{Db, StoreError};
-use aldis_types::{ClientId, ConnId, Timestamp, UserId};
+use aldis_types::{ClientId, Timestamp, UserId};
 use async_trait::async_trait;
 use ed25519_dalek::SigningKey;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -20,7 +20,13 @@ impl SqliteAuth {
     }
 }
 
-const COOKIE: &str = "id, session, created, expires, label, successor, client";
+/// Kinds of revocations. 2 named single connections.
+const CLIENT: i64 = 1;
+const EVERYTHING: i64 = 3;
+const FAMILY: i64 = 4;
+const EVERYTHING_BUT: i64 = 5;
+
+const COOKIE: &str = "id, session, created, expires, label, successor, client, family";
 
 fn cookie(row: &Row<'_>) -> rusqlite::Result<CookieRow> {
     Ok(CookieRow {
@@ -31,6 +37,7 @@ fn cookie(row: &Row<'_>) -> rusqlite::Result<CookieRow> {
         label: row.get(4)?,
         successor: row.get(5)?,
         client: row.get::<_, Option<i64>>(6)?.map(|id| ClientId(id.cast_unsigned())),
+        family: row.get(7)?,
     })
 }
 
@@ -55,8 +62,8 @@ fn insert_cookie(tx: &Connection, user: UserId, cookie: &CookieRow, keep: usize)
     )?
     .execute(params![user, cookie.session, sql::rows(keep.saturating_sub(1))])?;
     tx.prepare_cached(
-        "INSERT INTO users_cookies (user, id, session, created, expires, label, successor, client) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO users_cookies (user, id, session, created, expires, label, successor, client, family) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         user,
@@ -66,53 +73,100 @@ fn insert_cookie(tx: &Connection, user: UserId, cookie: &CookieRow, keep: usize)
         cookie.expires.millis(),
         cookie.label,
         cookie.successor,
-        cookie.client.map(|client| client.0.cast_signed())
+        cookie.client.map(|client| client.0.cast_signed()),
+        cookie.family
     ])?;
     Ok(())
 }
 
 /// Inside the job of the change that makes it necessary.
 pub(crate) fn write_revocation(tx: &Connection, revocation: &Revocation) -> rusqlite::Result<()> {
+    let user = revocation.user.as_bytes().as_slice();
     let (kind, subject) = match revocation.what {
-        Revoked::Client(client) => (1, client.0),
-        Revoked::Connection(connection) => (2, connection.0),
-        Revoked::User => (3, 0),
+        Revoked::Client(client) => (CLIENT, client.0.cast_signed()),
+        Revoked::Family(family) => (FAMILY, family.into()),
+        Revoked::Everything { except: None } => (EVERYTHING, 0),
+        Revoked::Everything { except: Some(family) } => (EVERYTHING_BUT, family.into()),
     };
+    if revocation.what.is_everything() {
+        // The later one refuses whatever the earlier one did: a family that was let be then has no older tokens now.
+        tx.prepare_cached("DELETE FROM users_revocations WHERE user = ? AND kind IN (?, ?)")?.execute(params![
+            user,
+            EVERYTHING,
+            EVERYTHING_BUT
+        ])?;
+    }
     tx.prepare_cached("INSERT OR REPLACE INTO users_revocations (user, kind, subject, expires) VALUES (?, ?, ?, ?)")?
-        .execute(params![
-        revocation.user.as_bytes().as_slice(),
-        kind,
-        subject.cast_signed(),
-        revocation.expires.millis()
-    ])?;
+        .execute(params![user, kind, subject, revocation.expires.millis()])?;
     Ok(())
 }
 
-/// Inside the job that removes a client: ends the sessions that are bound to it or carry its cookie label, and revokes
-/// its access tokens.
+fn revocation(row: &Row<'_>) -> rusqlite::Result<Revocation> {
+    let subject: i64 = row.get(2)?;
+    let family = || u32::try_from(subject).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(2, subject));
+    let what = match row.get::<_, i64>(1)? {
+        CLIENT => Revoked::Client(ClientId(subject.cast_unsigned())),
+        FAMILY => Revoked::Family(family()?),
+        EVERYTHING_BUT => Revoked::Everything { except: Some(family()?) },
+        _ => Revoked::Everything { except: None },
+    };
+    Ok(Revocation { user: sql::user_id(row, 0)?, what, expires: sql::time(row, 3)? })
+}
+
+/// Removes families of cookies and writes their revocations.
+fn end_families(
+    tx: &Connection,
+    user: UserId,
+    families: Vec<u32>,
+    tokens_expire: Timestamp,
+) -> rusqlite::Result<Vec<Revocation>> {
+    let mut revoked = Vec::with_capacity(families.len());
+    for family in families {
+        tx.prepare_cached("DELETE FROM users_cookies WHERE user = ? AND family = ?")?
+            .execute(params![user.as_bytes().as_slice(), family])?;
+        let revocation = Revocation { user, what: Revoked::Family(family), expires: tokens_expire };
+        write_revocation(tx, &revocation)?;
+        revoked.push(revocation);
+    }
+    Ok(revoked)
+}
+
+/// Inside the job of a change that ends sessions: removes all cookies of an account but those of the family that the
+/// revocation leaves out, and writes it; says how many cookies there were.
+pub(crate) fn forget_sessions(tx: &Connection, revocation: &Revocation) -> rusqlite::Result<usize> {
+    let except = match revocation.what {
+        Revoked::Everything { except } => except,
+        Revoked::Client(_) | Revoked::Family(_) => None,
+    };
+    let removed = tx
+        .prepare_cached("DELETE FROM users_cookies WHERE user = ? AND family IS NOT ?")?
+        .execute(params![revocation.user.as_bytes().as_slice(), except])?;
+    write_revocation(tx, revocation)?;
+    Ok(removed)
+}
+
+/// Inside the job that removes a client: ends the sessions that are bound to it or carry its cookie label, but for the
+/// family `except`, and revokes their access tokens and those of the client.
 pub(crate) fn forget_client_sessions(
     tx: &Connection,
     user: UserId,
     client: ClientId,
     cookie_label: Option<&str>,
-    revocation: &Revocation,
-) -> rusqlite::Result<()> {
-    tx.prepare_cached("DELETE FROM users_cookies WHERE user = ? AND (client = ? OR label = ?)")?.execute(params![
-        user.as_bytes().as_slice(),
-        client.0.cast_signed(),
-        cookie_label
-    ])?;
-    write_revocation(tx, revocation)
-}
-
-/// Inside the job that ends all sessions of a user: removes every cookie and revokes every token; says how many cookies
-/// there were.
-pub(crate) fn forget_sessions(tx: &Connection, revocation: &Revocation) -> rusqlite::Result<usize> {
-    let removed = tx
-        .prepare_cached("DELETE FROM users_cookies WHERE user = ?")?
-        .execute([revocation.user.as_bytes().as_slice()])?;
-    write_revocation(tx, revocation)?;
-    Ok(removed)
+    except: Option<u32>,
+    tokens_expire: Timestamp,
+) -> rusqlite::Result<Vec<Revocation>> {
+    let families = tx
+        .prepare_cached(
+            "SELECT DISTINCT family FROM users_cookies \
+             WHERE user = ?1 AND (client = ?2 OR label = ?3) AND family IS NOT ?4",
+        )?
+        .query_map(params![user.as_bytes().as_slice(), client.0.cast_signed(), cookie_label, except], |row| row.get(0))?
+        .collect::<Result<Vec<u32>, _>>()?;
+    let mut revoked = end_families(tx, user, families, tokens_expire)?;
+    let of_client = Revocation { user, what: Revoked::Client(client), expires: tokens_expire };
+    write_revocation(tx, &of_client)?;
+    revoked.push(of_client);
+    Ok(revoked)
 }
 
 /// Inside the job that registers a client: takes back the revocation of an earlier client with this id.
@@ -122,10 +176,20 @@ pub(crate) fn lift_client_revocation(tx: &Connection, user: UserId, client: Clie
     Ok(())
 }
 
+/// Whether the hash is still that of an account that may begin a session.
+fn password_is(tx: &Connection, user: UserId, password: &str) -> rusqlite::Result<bool> {
+    let found = tx
+        .prepare_cached("SELECT 1 FROM users_accounts WHERE id = ? AND password = ? AND deleted = 0 AND suspended = 0")?
+        .query_row(params![user.as_bytes().as_slice(), password], |_| Ok(()))
+        .optional()?;
+    Ok(found.is_some())
+}
+
 const fn attempt_kind(kind: AttemptKind) -> i64 {
     match kind {
         AttemptKind::Password => 1,
         AttemptKind::ActivationMail => 2,
+        AttemptKind::EmailChange => 3,
     }
 }
 
@@ -201,14 +265,26 @@ impl AuthStore for SqliteAuth {
             .await
     }
 
-    async fn add_cookie(&self, user: UserId, cookie: CookieRow, keep: usize) -> Result<(), StoreError> {
+    async fn add_cookie(
+        &self,
+        user: UserId,
+        cookie: CookieRow,
+        keep: usize,
+        password: Option<String>,
+    ) -> Result<bool, StoreError> {
         self.db
             .write(move |tx| {
+                if let Some(password) = &password
+                    && !password_is(tx, user, password)?
+                {
+                    return Ok(false);
+                }
                 if let Some(label) = &cookie.label {
                     tx.prepare_cached("DELETE FROM users_cookies WHERE user = ? AND label = ?")?
                         .execute(params![user.as_bytes().as_slice(), label])?;
                 }
-                Ok(insert_cookie(tx, user, &cookie, keep)?)
+                insert_cookie(tx, user, &cookie, keep)?;
+                Ok(true)
             })
             .await
     }
@@ -236,20 +312,11 @@ impl AuthStore for SqliteAuth {
             .await
     }
 
-    async fn end_session(&self, id: u32, revocation: Revocation) -> Result<(), StoreError> {
+    async fn end_family(&self, user: UserId, family: u32, tokens_expire: Timestamp) -> Result<Revocation, StoreError> {
         self.db
             .write(move |tx| {
-                let user = revocation.user;
-                tx.prepare_cached(
-                    "WITH RECURSIVE chain (id) AS ( \
-                         VALUES (?2) UNION \
-                         SELECT next.id FROM users_cookies next, users_cookies this, chain \
-                         WHERE next.user = ?1 AND this.user = ?1 AND this.id = chain.id \
-                         AND (next.id = this.successor OR next.successor = this.id)) \
-                     DELETE FROM users_cookies WHERE user = ?1 AND id IN (SELECT id FROM chain)",
-                )?
-                .execute(params![user.as_bytes().as_slice(), id])?;
-                Ok(write_revocation(tx, &revocation)?)
+                end_families(tx, user, vec![family], tokens_expire)?;
+                Ok(Revocation { user, what: Revoked::Family(family), expires: tokens_expire })
             })
             .await
     }
@@ -268,20 +335,38 @@ impl AuthStore for SqliteAuth {
             .await
     }
 
+    async fn remove_cookies(
+        &self,
+        user: UserId,
+        ids: Vec<u32>,
+        labels: Vec<String>,
+        tokens_expire: Timestamp,
+    ) -> Result<Vec<Revocation>, StoreError> {
+        self.db
+            .write(move |tx| {
+                let cookies = tx
+                    .prepare_cached("SELECT id, label, family FROM users_cookies WHERE user = ?")?
+                    .query_map([user.as_bytes().as_slice()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                    .collect::<Result<Vec<(u32, Option<String>, u32)>, _>>()?;
+                let named = |id: &u32, label: &Option<String>| {
+                    ids.contains(id) || label.as_ref().is_some_and(|label| labels.contains(label))
+                };
+                let mut families: Vec<_> =
+                    cookies.iter().filter(|(id, label, _)| named(id, label)).map(|(_, _, family)| *family).collect();
+                families.sort_unstable();
+                families.dedup();
+                Ok(end_families(tx, user, families, tokens_expire)?)
+            })
+            .await
+    }
+
     async fn revocations(&self, now: Timestamp) -> Result<Vec<Revocation>, StoreError> {
         self.db
             .read(move |tx| {
-                let mut query =
-                    tx.prepare("SELECT user, kind, subject, expires FROM users_revocations WHERE expires > ?")?;
-                let rows = query.query_map([now.millis()], |row| {
-                    let subject = row.get::<_, i64>(2)?.cast_unsigned();
-                    let what = match row.get::<_, i64>(1)? {
-                        1 => Revoked::Client(ClientId(subject)),
-                        2 => Revoked::Connection(ConnId(subject)),
-                        _ => Revoked::User,
-                    };
-                    Ok(Revocation { user: sql::user_id(row, 0)?, what, expires: sql::time(row, 3)? })
-                })?;
+                let mut query = tx.prepare(
+                    "SELECT user, kind, subject, expires FROM users_revocations WHERE expires > ? AND kind <> 2",
+                )?;
+                let rows = query.query_map([now.millis()], revocation)?;
                 Ok(rows.collect::<Result<_, _>>()?)
             })
             .await

@@ -6,6 +6,7 @@ pub(crate) mod suite;
 
 use std::collections::BTreeMap;
 
+use aldis_api::Session;
 use aldis_delivery::{Delivery, Outgoing};
 use aldis_storage::StoreError;
 use aldis_types::{Capability, ClientId, ClientType, Prekey, PrekeyId, Timestamp, UserId};
@@ -33,13 +34,15 @@ pub(crate) struct Added {
     pub(crate) client: Client,
     /// Temporary clients that had to go.
     pub(crate) replaced: Vec<ClientId>,
+    /// What is revoked with them.
+    pub(crate) revoked: Vec<Revocation>,
 }
 
 /// What became of a registration.
 #[derive(Debug)]
 pub(crate) enum AddOutcome {
     Added {
-        added: Added,
+        added: Box<Added>,
         delivery: Delivery,
     },
     /// It is neither the first of its type nor known, and was not authenticated.
@@ -72,7 +75,7 @@ pub(crate) enum UpdateOutcome {
 /// What became of a removal.
 #[derive(Debug)]
 pub(crate) enum RemoveOutcome {
-    Removed(Delivery),
+    Removed { delivery: Delivery, revoked: Vec<Revocation> },
     NotFound,
 }
 
@@ -92,10 +95,10 @@ pub(crate) trait ClientStore: Send + Sync {
     async fn needs_password(&self, user: UserId, client: ClientId, kind: ClientType) -> Result<bool, StoreError>;
 
     /// Registers a client, or renews the one with the same id. At most `limit` permanent ones are kept; a temporary one
-    /// replaces the others, whose sessions are revoked until `tokens_expire`.
+    /// replaces the others, whose sessions, but the one that registers, are revoked until `tokens_expire`.
     async fn add(
         &self,
-        user: UserId,
+        session: Session,
         new: NewClient,
         authenticated: bool,
         limit: u32,
@@ -112,12 +115,12 @@ pub(crate) trait ClientStore: Send + Sync {
         effects: Vec<Outgoing>,
     ) -> Result<UpdateOutcome, StoreError>;
 
-    /// Removes a client with its prekeys and sessions, and writes the revocation.
+    /// Removes a client with its prekeys and sessions, and writes the revocations, until `tokens_expire`.
     async fn remove(
         &self,
         user: UserId,
         client: ClientId,
-        revocation: Revocation,
+        tokens_expire: Timestamp,
         effects: Vec<Outgoing>,
     ) -> Result<RemoveOutcome, StoreError>;
 

@@ -1,3 +1,4 @@
+use aldis_api::Session;
 use aldis_delivery::{Appended, Outbox, Outgoing};
 use aldis_storage::{Db, StoreError};
 use aldis_types::{ClientId, ClientType, Prekey, PrekeyId, Timestamp, UserId};
@@ -6,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{AddOutcome, Added, ClientChange, ClientStore, NewClient, RemoveOutcome, UpdateOutcome};
 use crate::{
-    auth::store::{Revocation, Revoked, forget_client_sessions, lift_client_revocation},
+    auth::store::{Revocation, forget_client_sessions, lift_client_revocation},
     clients::{Client, PublicClient},
     events::Effects,
     peers::{ClaimedPrekeys, WantedClients},
@@ -100,14 +101,20 @@ fn put_prekeys<'a>(
     Ok(())
 }
 
-/// Removes a client with its prekeys and sessions; `false` when there is none.
-fn remove(tx: &Connection, user: UserId, id: ClientId, revocation: &Revocation) -> rusqlite::Result<bool> {
-    let Some(client) = get(tx, user, id)? else { return Ok(false) };
+/// Removes a client with its prekeys and sessions, but for one family of cookies; gives what is revoked, or `None`
+/// when there is no such client.
+fn remove(
+    tx: &Connection,
+    user: UserId,
+    id: ClientId,
+    except: Option<u32>,
+    tokens_expire: Timestamp,
+) -> rusqlite::Result<Option<Vec<Revocation>>> {
+    let Some(client) = get(tx, user, id)? else { return Ok(None) };
     let key = params![user.as_bytes().as_slice(), id.0.cast_signed()];
     tx.prepare_cached("DELETE FROM users_clients WHERE user = ? AND client = ?")?.execute(key)?;
     tx.prepare_cached("DELETE FROM users_prekeys WHERE user = ? AND client = ?")?.execute(key)?;
-    forget_client_sessions(tx, user, id, client.cookie.as_deref(), revocation)?;
-    Ok(true)
+    forget_client_sessions(tx, user, id, client.cookie.as_deref(), except, tokens_expire).map(Some)
 }
 
 /// What a registration comes to, before its effects are written.
@@ -119,27 +126,30 @@ enum Add {
 
 fn add(
     tx: &Connection,
-    user: UserId,
+    session: &Session,
     new: &NewClient,
     authenticated: bool,
     limit: u32,
     tokens_expire: Timestamp,
 ) -> Result<Add, StoreError> {
+    let user = session.user;
     let clients = list(tx, user)?;
     let id = new.client.id;
     let known = clients.iter().find(|client| client.id == id);
     let same_kind: Vec<_> =
         clients.iter().filter(|client| client.kind == new.client.kind && client.id != id).map(|c| c.id).collect();
-    if known.is_none() && !same_kind.is_empty() && !authenticated {
+    let renewed = known.is_some_and(|client| client.kind == new.client.kind);
+    if !renewed && !same_kind.is_empty() && !authenticated {
         return Ok(Add::NeedsPassword);
     }
     let replaced = if new.client.kind == ClientType::Temporary { same_kind.clone() } else { Vec::new() };
     if new.client.kind == ClientType::Permanent && same_kind.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
         return Ok(Add::TooMany);
     }
+    let mut revoked = Vec::new();
     for old in &replaced {
-        let revocation = Revocation { user, what: Revoked::Client(*old), expires: tokens_expire };
-        remove(tx, user, *old, &revocation)?;
+        let except = Some(session.connection.family());
+        revoked.extend(remove(tx, user, *old, except, tokens_expire)?.into_iter().flatten());
     }
     let mut client = new.client.clone();
     if let Some(known) = known {
@@ -148,7 +158,7 @@ fn add(
     lift_client_revocation(tx, user, id)?;
     put(tx, user, &client)?;
     put_prekeys(tx, user, id, &new.prekeys)?;
-    Ok(Add::Added(Added { client, replaced }))
+    Ok(Add::Added(Added { client, replaced, revoked }))
 }
 
 fn update(
@@ -216,13 +226,13 @@ impl ClientStore for SqliteClients {
 
     async fn needs_password(&self, user: UserId, client: ClientId, kind: ClientType) -> Result<bool, StoreError> {
         let clients = self.list(user).await?;
-        let known = clients.iter().any(|known| known.id == client);
-        Ok(!known && clients.iter().any(|known| known.kind == kind))
+        let same_kind = || clients.iter().filter(|known| known.kind == kind);
+        Ok(same_kind().next().is_some() && !same_kind().any(|known| known.id == client))
     }
 
     async fn add(
         &self,
-        user: UserId,
+        session: Session,
         new: NewClient,
         authenticated: bool,
         limit: u32,
@@ -233,7 +243,7 @@ impl ClientStore for SqliteClients {
         let (outcome, appended) = self
             .db
             .write(move |tx| {
-                let outcome = add(tx, user, &new, authenticated, limit, tokens_expire)?;
+                let outcome = add(tx, &session, &new, authenticated, limit, tokens_expire)?;
                 let appended = match &outcome {
                     Add::Added(added) => outbox.append(tx, &effects(added))?,
                     Add::NeedsPassword | Add::TooMany => Appended::default(),
@@ -243,7 +253,7 @@ impl ClientStore for SqliteClients {
             .await?;
         let delivery = self.outbox.committed(appended);
         Ok(match outcome {
-            Add::Added(added) => AddOutcome::Added { added, delivery },
+            Add::Added(added) => AddOutcome::Added { added: Box::new(added), delivery },
             Add::NeedsPassword => AddOutcome::NeedsPassword,
             Add::TooMany => AddOutcome::TooMany,
         })
@@ -274,18 +284,19 @@ impl ClientStore for SqliteClients {
         &self,
         user: UserId,
         client: ClientId,
-        revocation: Revocation,
+        tokens_expire: Timestamp,
         effects: Vec<Outgoing>,
     ) -> Result<RemoveOutcome, StoreError> {
         let outbox = self.outbox.traced();
-        let appended = self
+        let removed = self
             .db
-            .write(move |tx| {
-                if remove(tx, user, client, &revocation)? { outbox.append(tx, &effects).map(Some) } else { Ok(None) }
+            .write(move |tx| match remove(tx, user, client, None, tokens_expire)? {
+                Some(revoked) => Ok(Some((revoked, outbox.append(tx, &effects)?))),
+                None => Ok(None),
             })
             .await?;
-        Ok(match appended {
-            Some(appended) => RemoveOutcome::Removed(self.outbox.committed(appended)),
+        Ok(match removed {
+            Some((revoked, appended)) => RemoveOutcome::Removed { delivery: self.outbox.committed(appended), revoked },
             None => RemoveOutcome::NotFound,
         })
     }

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use aldis_types::{Capability, ClientId, ClientType, Prekey, PrekeyId, Timestamp, UserId};
+use aldis_api::Session;
+use aldis_types::{Capability, ClientId, ClientType, ConnId, Prekey, PrekeyId, Timestamp, UserId};
 use uuid::Uuid;
 
 use super::{AddOutcome, Added, ClientChange, ClientStore, NewClient, RemoveOutcome, UpdateOutcome};
@@ -14,6 +15,7 @@ use crate::{
 
 const USER: UserId = UserId::new(Uuid::from_u128(1));
 const EXPIRE: Timestamp = Timestamp::EPOCH;
+const SESSION: Session = Session { user: USER, client: None, connection: ConnId(1), expires: None };
 
 fn key(id: u16) -> Prekey {
     Prekey { id: PrekeyId(id), key: format!("key {id}") }
@@ -36,7 +38,7 @@ fn new(id: u64, kind: ClientType, prekeys: &[u16]) -> NewClient {
 
 async fn add(store: &dyn ClientStore, new: NewClient, authenticated: bool, limit: u32) -> AddOutcome {
     let effects = Arc::new(|_: &Added| Vec::new());
-    store.add(USER, new, authenticated, limit, EXPIRE, effects).await.unwrap()
+    store.add(SESSION, new, authenticated, limit, EXPIRE, effects).await.unwrap()
 }
 
 pub(crate) async fn all(store: &dyn ClientStore) {
@@ -108,11 +110,11 @@ async fn changes_only_add(store: &dyn ClientStore) {
 }
 
 async fn a_removed_client_leaves_nothing(store: &dyn ClientStore) {
-    let revocation = Revocation { user: USER, what: Revoked::Client(ClientId(1)), expires: EXPIRE };
-    let removed = store.remove(USER, ClientId(1), revocation, Vec::new()).await.unwrap();
-    assert!(matches!(removed, RemoveOutcome::Removed(_)));
+    let removed = store.remove(USER, ClientId(1), EXPIRE, Vec::new()).await.unwrap();
+    let RemoveOutcome::Removed { revoked, .. } = removed else { panic!("the client is there") };
+    assert_eq!(revoked, [Revocation { user: USER, what: Revoked::Client(ClientId(1)), expires: EXPIRE }]);
     assert_eq!(store.get(USER, ClientId(1)).await.unwrap(), None);
     assert!(store.prekey_ids(USER, ClientId(1)).await.unwrap().is_empty());
-    let again = store.remove(USER, ClientId(1), revocation, Vec::new()).await.unwrap();
+    let again = store.remove(USER, ClientId(1), EXPIRE, Vec::new()).await.unwrap();
     assert!(matches!(again, RemoveOutcome::NotFound));
 }

@@ -10,7 +10,7 @@ use aldis_delivery::{Delivery, Envelope, Positions};
 use aldis_storage::StoreError;
 use aldis_types::{Domain, Qualified, Relation, Timestamp, UserId};
 use async_trait::async_trait;
-pub(crate) use sqlite::SqliteConnections;
+pub(crate) use sqlite::{SqliteConnections, end_connections};
 
 use crate::events::Effects;
 
@@ -24,6 +24,9 @@ pub(crate) struct ConnectionRow {
     /// When the other backend's user did what was applied last, by that backend's clock.
     pub(crate) remote_time: Timestamp,
 }
+
+/// How a user of ours stood to somebody whose account is gone.
+pub(crate) type OtherSide = (UserId, ConnectionRow);
 
 /// What a decision is made from.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +79,8 @@ pub(crate) enum Refusal {
     Limit,
     /// Too many requests are unanswered.
     PendingLimit,
+    /// An account has been deleted.
+    Gone,
 }
 
 /// What is to become of a connection.
@@ -151,6 +156,9 @@ pub(crate) trait ConnectionStore: Send + Sync {
     /// Users of `domain`, which is ours, with whom a user has an accepted connection.
     async fn local_contacts(&self, user: UserId, domain: Domain) -> Result<Vec<UserId>, StoreError>;
 
+    /// Other backends with users to whom a user, of the domain `own`, has an accepted connection.
+    async fn contact_backends(&self, user: UserId, own: Domain) -> Result<Vec<Domain>, StoreError>;
+
     /// Decides and writes in one step, both sides and the effects together. Times of a row rise with every change.
     async fn change(&self, change: Change) -> Result<Changed, StoreError>;
 
@@ -166,6 +174,26 @@ pub(crate) trait ConnectionStore: Send + Sync {
 
     /// As [`ConnectionStore::change`], and moves the lane of the envelope that told of it on, in the same step.
     async fn receive(&self, change: Change, positions: Positions, envelope: Envelope) -> Result<Changed, StoreError>;
+
+    /// Removes every connection with a user of another backend whose account is gone, and moves the lane of the envelope
+    /// that told of it on, in one step. The effects are made from the connections that there were.
+    async fn end_with(
+        &self,
+        gone: Qualified<UserId>,
+        positions: Positions,
+        envelope: Envelope,
+        effects: Effects<Vec<OtherSide>>,
+    ) -> Result<(), StoreError>;
+
+    /// Writes what those who have an accepted connection with `other` are told, and moves the lane of the envelope on,
+    /// in one step.
+    async fn tell_contacts(
+        &self,
+        other: Qualified<UserId>,
+        positions: Positions,
+        envelope: Envelope,
+        effects: Effects<Vec<UserId>>,
+    ) -> Result<(), StoreError>;
 
     /// Moves a lane on past an envelope that changes nothing.
     async fn skip(&self, positions: Positions, envelope: Envelope) -> Result<(), StoreError>;

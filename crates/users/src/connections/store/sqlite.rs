@@ -1,10 +1,14 @@
+use std::collections::BTreeSet;
+
 use aldis_delivery::{Appended, Delivery, Envelope, Outbox, Positions};
 use aldis_storage::{Db, StoreError};
 use aldis_types::{Domain, Qualified, Relation, Timestamp, UserId};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{CancelledRows, Change, Changed, ConnectionRow, ConnectionStore, Decision, Refusal, Sides, Write, Written};
+use super::{
+    CancelledRows, Change, Changed, ConnectionRow, ConnectionStore, Decision, OtherSide, Refusal, Sides, Write, Written,
+};
 use crate::{events::Effects, sql};
 
 /// Connections in `SQLite`.
@@ -113,6 +117,41 @@ fn open_with(tx: &Connection, domain: &Domain, limit: usize) -> rusqlite::Result
     rows.collect()
 }
 
+/// Removes everybody's connection with `other`; gives what there was.
+fn end_about(tx: &Connection, other: &Qualified<UserId>) -> rusqlite::Result<Vec<OtherSide>> {
+    let key = params![other.id.as_bytes().as_slice(), other.domain.as_str()];
+    let sides = tx
+        .prepare_cached(&format!(
+            "SELECT {CONNECTION}, user FROM users_connections WHERE other = ? AND domain = ? ORDER BY user"
+        ))?
+        .query_map(key, |row| Ok((sql::user_id(row, 5)?, connection(row)?)))?
+        .collect::<Result<Vec<_>, _>>()?;
+    tx.prepare_cached("DELETE FROM users_connections WHERE other = ? AND domain = ?")?.execute(key)?;
+    Ok(sides)
+}
+
+/// Inside the job that deletes an account: removes every connection of and with its user. Gives how others here stood
+/// to the user, and the other backends that there were connections with.
+pub(crate) fn end_connections(
+    tx: &Connection,
+    user: &Qualified<UserId>,
+) -> rusqlite::Result<(Vec<OtherSide>, BTreeSet<Domain>)> {
+    let id = user.id.as_bytes().as_slice();
+    let elsewhere = tx
+        .prepare_cached("SELECT DISTINCT domain FROM users_connections WHERE user = ? AND domain <> ?")?
+        .query_map(params![id, user.domain.as_str()], |row| sql::parsed(row, 0))?
+        .collect::<Result<_, _>>()?;
+    tx.prepare_cached("DELETE FROM users_connections WHERE user = ?")?.execute([id])?;
+    Ok((end_about(tx, user)?, elsewhere))
+}
+
+fn contacts_of(tx: &Connection, other: &Qualified<UserId>) -> rusqlite::Result<Vec<UserId>> {
+    let key = params![other.id.as_bytes().as_slice(), other.domain.as_str(), ACCEPTED];
+    tx.prepare_cached("SELECT user FROM users_connections WHERE other = ? AND domain = ? AND status = ?")?
+        .query_map(key, |row| sql::user_id(row, 0))?
+        .collect()
+}
+
 /// What a job did, before its rows are handed to the relays.
 struct Done {
     before: Option<ConnectionRow>,
@@ -124,6 +163,9 @@ struct Done {
 fn apply(tx: &Connection, outbox: &Outbox, change: &Change) -> Result<Done, StoreError> {
     let (user, other) = (change.user, &change.other);
     let mirrored = Qualified::new(user, other.domain.clone());
+    if sql::is_deleted(tx, user)? || (change.local && sql::is_deleted(tx, other.id)?) {
+        return Ok(Done { before: None, after: None, refused: Some(Refusal::Gone), appended: Appended::default() });
+    }
     let (open, pending) = counts(tx, user)?;
     let sides = Sides {
         mine: get(tx, user, other)?,
@@ -225,6 +267,19 @@ impl ConnectionStore for SqliteConnections {
             .await
     }
 
+    async fn contact_backends(&self, user: UserId, own: Domain) -> Result<Vec<Domain>, StoreError> {
+        self.db
+            .read(move |tx| {
+                let mut query = tx.prepare_cached(
+                    "SELECT DISTINCT domain FROM users_connections WHERE user = ? AND domain <> ? AND status = ?",
+                )?;
+                let key = params![user.as_bytes().as_slice(), own.as_str(), ACCEPTED];
+                let rows = query.query_map(key, |row| sql::parsed(row, 0))?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
     async fn change(&self, change: Change) -> Result<Changed, StoreError> {
         let outbox = self.outbox.traced();
         let done = self.db.write(move |tx| apply(tx, &outbox, &change)).await?;
@@ -265,6 +320,44 @@ impl ConnectionStore for SqliteConnections {
             })
             .await?;
         Ok(self.finish(done))
+    }
+
+    async fn end_with(
+        &self,
+        gone: Qualified<UserId>,
+        positions: Positions,
+        envelope: Envelope,
+        effects: Effects<Vec<OtherSide>>,
+    ) -> Result<(), StoreError> {
+        let outbox = self.outbox.traced();
+        let appended = self
+            .db
+            .write(move |tx| {
+                positions.advance(tx, &envelope)?;
+                outbox.append(tx, &effects(&end_about(tx, &gone)?))
+            })
+            .await?;
+        drop(self.outbox.committed(appended));
+        Ok(())
+    }
+
+    async fn tell_contacts(
+        &self,
+        other: Qualified<UserId>,
+        positions: Positions,
+        envelope: Envelope,
+        effects: Effects<Vec<UserId>>,
+    ) -> Result<(), StoreError> {
+        let outbox = self.outbox.traced();
+        let appended = self
+            .db
+            .write(move |tx| {
+                positions.advance(tx, &envelope)?;
+                outbox.append(tx, &effects(&contacts_of(tx, &other)?))
+            })
+            .await?;
+        drop(self.outbox.committed(appended));
+        Ok(())
     }
 
     async fn skip(&self, positions: Positions, envelope: Envelope) -> Result<(), StoreError> {
