@@ -237,6 +237,45 @@ async fn an_admin_elsewhere_sets_access_and_the_whole_list() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_deleted_account_leaves_groups_wherever_they_are() -> Result<()> {
+    let Three { mut federation, ann, bob, cleo } = Three::connected().await?;
+    let dora = federation.user(ALPHA, "Dora").await?;
+    for other in [&dora, &cleo] {
+        connect(&bob, other).await?;
+    }
+    let theirs = bob.group("Of another backend", &[&ann.id, &dora.id, &cleo.id]).await?;
+    let ours = dora.group("Of our own", &[&bob.id]).await?;
+    everybody_sees(&theirs, &[&ann, &bob, &dora, &cleo]).await?;
+    // The owner hears of it when it is there again, and tells everybody.
+    federation.stop(BETA).await?;
+    ann.delete_with("/self", &json!({ "password": ann.person.password })).await?.expect(200)?;
+    federation.resume_running(BETA).await?;
+    everybody_sees(&theirs, &[&bob, &dora, &cleo]).await?;
+    for user in [&bob, &dora, &cleo] {
+        eventually("the word of it", async || {
+            let queue = user.queue(None).await?;
+            let left = queue.iter().find(|event| event.kind() == "conversation.member-leave").context("nothing yet")?;
+            ensure!(left.value["qualified_conversation"] == json!(theirs), "{left:?}");
+            ensure!(left.value["data"]["reason"] == "user-deleted", "{left:?}");
+            ensure!(ids(&left.value["data"]["qualified_user_ids"])? == set(&[&ann]), "{left:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    // What they wrote to each other stays with those who are left.
+    for user in [&bob, &cleo] {
+        eventually("the end of the connection", async || {
+            ensure!(user.relation(&ann.id).await? == "none");
+            Ok(())
+        })
+        .await?;
+        ensure!(user.conversation_ids().await?.contains(&user.one_to_one(&ann.id)), "no longer listed");
+    }
+    ensure!(bob.conversation_ids().await?.contains(&ours));
+    Ok(())
+}
+
+#[tokio::test]
 async fn only_connected_people_come_into_a_group() -> Result<()> {
     let Three { federation, ann, bob, cleo } = Three::connected().await?;
     let stranger = federation.user(BETA, "Stranger").await?;
