@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "federation/v1/common.proto",
     "federation/v1/users.proto",
     "federation/v1/conversations.proto",
@@ -14,6 +14,7 @@ const FILES: [&str; 11] = [
     "internal/v1/notifications.proto",
     "internal/v1/admin.proto",
     "internal/v1/federator.proto",
+    "internal/v1/outbox.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

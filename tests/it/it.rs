@@ -3,6 +3,7 @@
 //! Every test has a federation of its own, waits for conditions and never for time, and needs nothing installed.
 
 mod accounts;
+mod administration;
 mod assets;
 mod clients;
 mod connections;

@@ -36,11 +36,17 @@ async fn health_and_metrics_tell_the_state() -> Result<()> {
             "aldis_notifications_sockets",
             "aldis_notifications_queued_total",
             "aldis_store_commit_seconds",
+            "aldis_store_bytes",
+            "aldis_store_table_rows{table=\"notifications_queue\"}",
             "aldis_federation_certificate_expiry_days",
         ] {
             ensure!(text.contains(name), "{name} is missing");
         }
         ensure!(!text.contains(&ann.id.id.to_string()), "a metric names a user");
+        let page = include_str!("../../docs/operations.md");
+        let exported = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let undocumented: Vec<_> = exported.filter(|name| !page.contains(&format!("| `{name}`"))).collect();
+        ensure!(undocumented.is_empty(), "not in docs/operations.md: {undocumented:?}");
         Ok(())
     })
     .await?;

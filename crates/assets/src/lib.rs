@@ -104,6 +104,7 @@ async fn open_blobs(config: &Config, folder: PathBuf) -> Result<Arc<dyn BlobStor
 pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartError> {
     config.check().map_err(StartError::Config)?;
     deps.db.migrate("assets", MIGRATIONS).await?;
+    let measured = deps.db.clone().measure_tables("assets");
     let blobs = open_blobs(&config, deps.folder.join("assets")).await?;
     let store = Arc::new(SqliteAssets(deps.db.clone()));
     let assets = Assets::new(store, blobs, deps.clock.clone(), deps.random.clone(), &config);
@@ -124,6 +125,7 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     };
     let mut tasks = JoinSet::new();
     let interval = Duration::from_secs(config.sweep_interval_seconds);
+    tasks.spawn(measured);
     tasks.spawn(sweep(assets.clone(), remotes.clone(), allowance, interval));
     let app = routes::App {
         domain: deps.domain,

@@ -60,7 +60,7 @@ pub const KINDS: &[u32] = federated::kind::ALL;
 const MAX_MESSAGE_BYTES: usize = 48 * 1024 * 1024;
 /// Pause between sweeps, and how much one step of a sweep removes.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
-const SWEEP_CHUNK: usize = 500;
+const SWEEP_CHUNK: usize = 128;
 
 /// What the service needs from its process.
 pub struct Dependencies {
@@ -156,8 +156,10 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
     )
-    .add_service(aldis_delivery::conversations_server(domain, db, policy, receiving, Arc::new(received)));
-    let internal = Routes::new(MembershipsServer::new(one_to_one::grpc::MembershipsServer(app.clone())));
+    .add_service(aldis_delivery::conversations_server(domain, db.clone(), policy, receiving, Arc::new(received)));
+    let internal = Routes::new(MembershipsServer::new(one_to_one::grpc::MembershipsServer(app.clone())))
+        .add_service(aldis_delivery::conversations_outbox(db.clone()));
+    tasks.spawn(db.clone().measure_tables("conversations"));
     Ok(Service { client: routes::router(app), internal, federation: Some(federation), tasks })
 }
 

@@ -131,12 +131,7 @@ impl World {
                 remotes: names
                     .iter()
                     .map(|name| {
-                        let policy = RemotePolicy {
-                            state: RemoteState::Active,
-                            search_policy: SearchPolicy::NoSearch,
-                            teams: None,
-                            ended: None,
-                        };
+                        let policy = RemotePolicy::new(RemoteState::Active, SearchPolicy::NoSearch);
                         (domain(name), policy)
                     })
                     .collect(),

@@ -7,19 +7,26 @@
 //! exactly once in effect: it is applied only if it is the next of its lane, and its position is committed with the
 //! effect. `proto/README.md` documents the stream for other implementations.
 
+mod backlog;
+mod dead;
 mod ending;
 mod event_id;
 mod local;
 mod outbox;
 mod peer;
+mod positions;
 mod receiver;
 mod schema;
 mod trace;
 mod window;
 
+pub use backlog::{BacklogServer, conversations_outbox, users_outbox};
+pub use dead::{DEAD_LETTER_AGE, DEAD_LETTER_BYTES};
 pub use event_id::{derive_event_id, ended_event_id, event_id};
 pub use outbox::{Appended, Backlog, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays, backlog};
-pub use receiver::{Envelope, Positions, Receive, Receiving, Verdict, conversations_server, users_server};
+pub use receiver::{
+    Envelope, MAX_INCARNATIONS, Positions, Receive, Receiving, Verdict, conversations_server, users_server,
+};
 pub use trace::{Trace, continue_trace, traceparent};
 
 #[cfg(test)]

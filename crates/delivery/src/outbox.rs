@@ -21,11 +21,14 @@ use tokio::{
 };
 
 use crate::{
+    dead,
     ending::{by_domain, domain_of},
-    local, peer,
+    local, peer, positions,
     schema::Statements,
 };
 
+/// How often dead letters are brought within their bounds.
+const SWEEP: Duration = Duration::from_secs(600);
 /// How often depth and age are measured.
 const MEASURE: Duration = Duration::from_secs(15);
 
@@ -301,6 +304,8 @@ impl Outbox {
             }
         });
         let mut running = HashSet::new();
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut measure = tokio::time::interval(MEASURE);
         measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -313,6 +318,9 @@ impl Outbox {
                     }
                 }
                 _ = measure.tick() => self.measure().await,
+                _ = sweep.tick() => {
+                    tasks.spawn(self.clone().sweep());
+                }
             }
         }
     }
@@ -332,6 +340,16 @@ impl Outbox {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
+        }
+    }
+
+    async fn sweep(self) {
+        let (shared, bounds) = (&self.shared, dead::Bounds::at(self.shared.clock.now()));
+        if let Err(error) = dead::sweep(&shared.db, shared.component.as_str(), bounds).await {
+            tracing::error!(%error, "dead letters could not be swept");
+        }
+        if let Err(error) = positions::sweep(&shared.db, shared.component.as_str()).await {
+            tracing::error!(%error, "old positions could not be swept");
         }
     }
 

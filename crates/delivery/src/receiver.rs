@@ -33,6 +33,9 @@ use crate::{
 
 /// How long a peer may take to say what it opens.
 const OPENING: Duration = Duration::from_secs(15);
+/// Stores of one origin whose positions are kept: a backend has one, and a new one whenever it is restored from a backup.
+/// Those that were heard of last stay.
+pub const MAX_INCARNATIONS: i64 = 8;
 /// Positions kept in memory per origin.
 const MAX_CACHED_LANES: usize = 100_000;
 
@@ -281,6 +284,7 @@ impl Server {
                 let key = (origin.as_str(), incarnation.as_slice());
                 let raised = tx.prepare_cached(&sql.raise_epoch)?.execute(params![key.0, key.1, epoch])?;
                 if raised == 1 {
+                    tx.prepare_cached(&sql.forget_epochs)?.execute(params![key.0, MAX_INCARNATIONS])?;
                     return Ok(None);
                 }
                 let seen: i64 = tx.prepare_cached(&sql.epoch)?.query_row(params![key.0, key.1], |row| row.get(0))?;

@@ -67,6 +67,22 @@ macro_rules! schema_keys {
     };
 }
 
+/// A later migration step of the same tables: dead letters are found by their age.
+#[macro_export]
+macro_rules! schema_ages {
+    ($component:literal) => {
+        concat!("CREATE INDEX ", $component, "_outbox_dead_by_age ON ", $component, "_outbox_dead (died);")
+    };
+}
+
+/// A later migration step of the same tables: which store of an origin was heard of last.
+#[macro_export]
+macro_rules! schema_incarnations {
+    ($component:literal) => {
+        concat!("ALTER TABLE ", $component, "_received_epochs ADD COLUMN number INTEGER NOT NULL DEFAULT 0;")
+    };
+}
+
 /// Statements with the component's table names filled in.
 #[derive(Debug)]
 pub(crate) struct Statements {
@@ -91,6 +107,7 @@ pub(crate) struct Statements {
     pub(crate) advance: String,
     pub(crate) position: String,
     pub(crate) raise_epoch: String,
+    pub(crate) forget_epochs: String,
     pub(crate) epoch: String,
     pub(crate) open_store: String,
 }
@@ -140,8 +157,14 @@ impl Statements {
             ),
             position: format!("SELECT last FROM {c}_received WHERE origin = ?1 AND incarnation = ?2 AND lane = ?3"),
             raise_epoch: format!(
-                "INSERT INTO {c}_received_epochs (origin, incarnation, epoch) VALUES (?1, ?2, ?3) \
-                 ON CONFLICT (origin, incarnation) DO UPDATE SET epoch = excluded.epoch WHERE epoch <= excluded.epoch"
+                "INSERT INTO {c}_received_epochs (origin, incarnation, epoch, number) \
+                 SELECT ?1, ?2, ?3, coalesce(max(number), 0) + 1 FROM {c}_received_epochs WHERE origin = ?1 \
+                 ON CONFLICT (origin, incarnation) DO UPDATE SET epoch = excluded.epoch, number = excluded.number \
+                 WHERE epoch <= excluded.epoch"
+            ),
+            forget_epochs: format!(
+                "DELETE FROM {c}_received_epochs WHERE origin = ?1 AND number <= \
+                 (SELECT number FROM {c}_received_epochs WHERE origin = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)"
             ),
             epoch: format!("SELECT epoch FROM {c}_received_epochs WHERE origin = ?1 AND incarnation = ?2"),
             open_store: format!(

@@ -42,6 +42,8 @@ use crate::{
 const STEPS: &[Migration] = &[
     Migration { name: "outbox", sql: crate::schema!("conversations") },
     Migration { name: "keys of outbox", sql: crate::schema_keys!("conversations") },
+    Migration { name: "ages", sql: crate::schema_ages!("conversations") },
+    Migration { name: "stores heard of last", sql: crate::schema_incarnations!("conversations") },
     Migration {
         name: "seen",
         sql: "CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, lane BLOB, body BLOB)",

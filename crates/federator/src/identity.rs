@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use aldis_peers::Policy;
 use aldis_runtime::SharedClock;
 use aldis_types::{Domain, Timestamp};
 use rustls::{client::verify_server_name, server::ParsedCertificate};
@@ -22,7 +23,7 @@ use crate::{
     discovery::Discovery,
     failure::{Refusal, label},
     network::LookupError,
-    tls::{Pins, Tls, not_after},
+    tls::{Pins, Tls, key_of, not_after},
 };
 
 /// Longest life of a proof, whatever DNS says.
@@ -56,24 +57,34 @@ impl Shown {
 struct Proof {
     until: Instant,
     generation: u64,
+    /// The version of the policy, which may pin keys.
+    policy: u64,
 }
 
 pub(crate) struct Identity {
     discovery: Arc<Discovery>,
     tls: Arc<Tls>,
     pins: Arc<Pins>,
+    policy: Policy,
     clock: SharedClock,
     proofs: Mutex<HashMap<([u8; 32], Domain), Proof>>,
 }
 
 impl Identity {
-    pub(crate) fn new(discovery: Arc<Discovery>, tls: Arc<Tls>, pins: Arc<Pins>, clock: SharedClock) -> Self {
-        Self { discovery, tls, pins, clock, proofs: Mutex::default() }
+    pub(crate) fn new(
+        discovery: Arc<Discovery>,
+        tls: Arc<Tls>,
+        pins: Arc<Pins>,
+        policy: Policy,
+        clock: SharedClock,
+    ) -> Self {
+        Self { discovery, tls, pins, policy, clock, proofs: Mutex::default() }
     }
 
     /// Proves that the holder of the certificate may speak for `origin`; tells until when that holds.
     pub(crate) async fn prove(&self, origin: &Domain, shown: &Shown) -> Result<Instant, Refusal> {
         let material = self.tls.current();
+        let policy = self.policy.current();
         let key = (shown.fingerprint, origin.clone());
         let now = Instant::now();
         let wall = self.clock.now();
@@ -83,12 +94,16 @@ impl Identity {
         if let Some(proof) = self.proofs().get(&key)
             && now < proof.until
             && proof.generation == material.generation
+            && proof.policy == policy.version
         {
             return Ok(proof.until);
         }
         material.verify_caller(origin, &shown.leaf, &shown.intermediates, wall).map_err(|error| {
             Refusal::authentication(format!("the certificate is not trusted for {origin}: {error}"))
         })?;
+        if !key_of(&shown.leaf).is_some_and(|key| policy.allows_key(origin, key)) {
+            return Err(Refusal::authentication(format!("the public key is not one pinned for {origin}")));
+        }
         let life = self.names(origin, shown).await?.min(shown.not_after.since(wall));
         let until = now + life;
         let mut proofs = self.proofs();
@@ -96,7 +111,7 @@ impl Identity {
             proofs.retain(|_, proof| now < proof.until);
         }
         if proofs.len() < MAX_PROOFS {
-            proofs.insert(key, Proof { until, generation: material.generation });
+            proofs.insert(key, Proof { until, generation: material.generation, policy: policy.version });
         }
         Ok(until)
     }

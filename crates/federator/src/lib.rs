@@ -147,7 +147,8 @@ pub async fn start_on(
     let tls = Tls::load(&config, pins.clone(), deps.clock.clone()).await?;
     let discovery = Arc::new(Discovery::new(&config, network.resolver));
     let shutdown = CancellationToken::new();
-    let identity = Arc::new(Identity::new(discovery.clone(), tls.clone(), pins, deps.clock.clone()));
+    let identity =
+        Arc::new(Identity::new(discovery.clone(), tls.clone(), pins, deps.policy.clone(), deps.clock.clone()));
     let pool = Pool::new(Arc::new(PeerContext {
         domain: deps.domain.clone(),
         capabilities: deps.capabilities.clone(),

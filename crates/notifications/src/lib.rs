@@ -86,6 +86,7 @@ pub enum StartError {
 pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartError> {
     config.check().map_err(StartError::Config)?;
     deps.db.migrate("notifications", MIGRATIONS).await?;
+    let measured = deps.db.clone().measure_tables("notifications");
     let bounds = Bounds { events: config.queue_events, bytes: config.queue_bytes };
     let push_tokens = Arc::new(SqlitePushTokens(deps.db.clone()));
     let store = SqliteQueues::open(deps.db, deps.clock.clone(), &deps.random, bounds).await?;
@@ -106,6 +107,7 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     };
     let (queues, sequencer) = Queues::new(consumers.clone(), push_tokens.clone(), sockets.clone(), waker);
     tasks.spawn(sequencer.run());
+    tasks.spawn(measured);
     tasks.spawn(sockets.clone().keep_alive());
     tasks.spawn(sockets.clone().watch_revocations(deps.verifier.clone()));
     let interval = Duration::from_secs(config.sweep_interval_seconds);

@@ -6,6 +6,7 @@
 
 mod db;
 mod lock;
+mod measure;
 mod migrations;
 mod writer;
 

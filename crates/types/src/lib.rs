@@ -26,7 +26,7 @@ pub use id::{ClientId, ConnId, ConversationId, EventId, InvalidId, NotificationI
 pub use name::{AccentId, Email, Handle, InvalidValue, Name};
 pub use one_to_one::{OneToOneProtocol, one_to_one};
 pub use qualified::{Local, Locality, Qualified, Remote};
-pub use remote::{InvalidPolicyValue, PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy, Strategy};
+pub use remote::{InvalidPolicyValue, KeyPin, PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy, Strategy};
 pub use time::{InvalidTimestamp, Timestamp};
 pub use user::{AssetSize, Profile, ProfileAsset};
 

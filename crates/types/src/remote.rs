@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Domain, TeamId, Timestamp};
 
@@ -68,6 +68,39 @@ pub enum Strategy {
     AllowList,
 }
 
+/// SHA-256 of the public key of a certificate (`SubjectPublicKeyInfo`, DER); as text 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyPin(pub [u8; 32]);
+
+impl fmt::Display for KeyPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl FromStr for KeyPin {
+    type Err = InvalidPolicyValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPolicyValue> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(text, &mut hash).map_err(|_| InvalidPolicyValue("64 hexadecimal digits"))?;
+        Ok(Self(hash))
+    }
+}
+
+impl Serialize for KeyPin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyPin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// Where a remote is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -91,6 +124,15 @@ pub struct RemotePolicy {
     pub teams: Option<Vec<TeamId>>,
     /// When federation ended; only of an ended remote.
     pub ended: Option<Timestamp>,
+    /// Public keys of which the remote's certificate must have one, beside everything else; empty: any.
+    pub pins: Vec<KeyPin>,
+}
+
+impl RemotePolicy {
+    /// A remote without restrictions.
+    pub const fn new(state: RemoteState, search_policy: SearchPolicy) -> Self {
+        Self { state, search_policy, teams: None, ended: None, pins: Vec::new() }
+    }
 }
 
 /// The whole policy at one version. Pure: every question is answered from what is here.
@@ -121,6 +163,11 @@ impl PolicySnapshot {
             .get(domain)
             .filter(|_| self.allows(domain))
             .map_or(SearchPolicy::NoSearch, |remote| remote.search_policy)
+    }
+
+    /// Whether a certificate with this public key may be the one of `domain`, as far as pins say.
+    pub fn allows_key(&self, domain: &Domain, key: KeyPin) -> bool {
+        self.remotes.get(domain).is_none_or(|remote| remote.pins.is_empty() || remote.pins.contains(&key))
     }
 
     /// Whether a user of `team` of `domain` may find and connect with our users.

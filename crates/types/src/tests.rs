@@ -88,7 +88,7 @@ fn legacy_access_roles_contain_the_new_ones() {
 fn policy_denies_unless_allowed() {
     let listed: Domain = "beta.test".parse().unwrap();
     let other: Domain = "gamma.test".parse().unwrap();
-    let remote = |state| RemotePolicy { state, search_policy: SearchPolicy::FullSearch, teams: None, ended: None };
+    let remote = |state| RemotePolicy::new(state, SearchPolicy::FullSearch);
     let mut policy = PolicySnapshot { strategy: Strategy::AllowList, ..PolicySnapshot::default() };
     policy.remotes.insert(listed.clone(), remote(RemoteState::Active));
     assert!(policy.allows(&listed) && !policy.allows(&other));

@@ -111,9 +111,9 @@ impl Users for Federation {
         request: Request<GetUserByHandleRequest>,
     ) -> Result<Response<GetUserByHandleResponse>, Status> {
         let origin = self.admit(&request)?;
-        self.quotas.handle(&origin)?;
         let request = request.into_inner();
         let handle: Handle = request.handle.parse().map_err(|_| InvalidWire("handle"))?;
+        self.quotas.handle(&origin, &handle)?;
         let team = optional_team(request.searcher_team.as_ref())?;
         let allowed = self.search_policy(&origin) != SearchPolicy::NoSearch
             && self.policy.current().allows_team(origin.domain(), team);
@@ -130,12 +130,12 @@ impl Users for Federation {
         request: Request<SearchUsersRequest>,
     ) -> Result<Response<SearchUsersResponse>, Status> {
         let origin = self.admit(&request)?;
-        self.quotas.search(&origin)?;
         let request = request.into_inner();
         let team = optional_team(request.searcher_team.as_ref())?;
         if request.term.is_empty() || request.term.chars().count() > MAX_TERM_CHARS {
             return Err(InvalidWire("term").into());
         }
+        self.quotas.search(&origin, &request.term)?;
         let policy = self.search_policy(&origin);
         // Our users are in no team, so a filter by team leaves nobody.
         let nobody = request.only_in_teams.is_some() || !self.policy.current().allows_team(origin.domain(), team);

@@ -137,7 +137,7 @@ pub struct Service {
     pub client: axum::Router,
     /// For our own services: `Auth`, `Policy`, `Profiles`, `Clients`, `Connections`.
     pub internal: Routes,
-    /// For the administrator alone: `UserAdmin`, `RemoteAdmin`, `KeyAdmin`, `AuditLog`.
+    /// For the administrator alone: `UserAdmin`, `RemoteAdmin`, `KeyAdmin`, `AuditLog`, `UsersOutbox`.
     pub administration: Routes,
     /// For other backends, through our federator: `Users`, `UsersDelivery`.
     pub federation: Option<Routes>,
@@ -313,7 +313,7 @@ fn internal(capabilities: &Capabilities) -> Routes {
     routes.routes()
 }
 
-fn administration(capabilities: &Capabilities) -> Routes {
+fn administration(capabilities: &Capabilities, db: Db) -> Routes {
     let Capabilities { app, administration, remotes, .. } = capabilities;
     let users = UserAdminGrpc {
         administration: administration.clone(),
@@ -325,7 +325,8 @@ fn administration(capabilities: &Capabilities) -> Routes {
         .add_service(users.server())
         .add_service(RemoteAdminGrpc { remotes: remotes.clone(), administration: administration.clone() }.server())
         .add_service(KeyAdminGrpc(administration.clone()).server())
-        .add_service(AuditLogGrpc(administration.clone()).server());
+        .add_service(AuditLogGrpc(administration.clone()).server())
+        .add_service(aldis_delivery::users_outbox(db));
     routes.routes()
 }
 
@@ -390,6 +391,7 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
     }
     tasks.spawn(mailer.run());
     tasks.spawn(sweeper.run());
+    tasks.spawn(stores.db.clone().measure_tables("users"));
     tasks.spawn(stores.outbox.clone().run(relays));
     let clean_up = CleanUp {
         domain,
@@ -402,7 +404,7 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
 
     Ok(Service {
         internal: internal(&capabilities),
-        administration: administration(&capabilities),
+        administration: administration(&capabilities, stores.db.clone()),
         federation: Some(federated(&capabilities.app, &policy, stores.db.clone(), receiving, quotas)),
         client: routes::router(capabilities.app),
         tasks,

@@ -1,7 +1,7 @@
-//! How much one other backend may ask for: in all, and about one user of ours.
+//! How much one other backend may ask for: in all, and about one target.
 
 use aldis_peers::{Origin, Quota};
-use aldis_types::{Domain, UserId};
+use aldis_types::{Domain, Handle, UserId};
 use tonic::Status;
 
 use crate::config;
@@ -11,7 +11,9 @@ pub(crate) struct Quotas {
     prekeys: Quota<Domain>,
     prekeys_per_user: Quota<(Domain, UserId)>,
     searches: Quota<Domain>,
+    searches_per_term: Quota<(Domain, String)>,
     handles: Quota<Domain>,
+    handles_per_handle: Quota<(Domain, Handle)>,
     connections: Quota<Domain>,
     connections_per_user: Quota<(Domain, UserId)>,
 }
@@ -22,7 +24,9 @@ impl Quotas {
             prekeys: Quota::per_minute(config.prekeys),
             prekeys_per_user: Quota::per_minute(config.prekeys_per_user),
             searches: Quota::per_minute(config.searches),
+            searches_per_term: Quota::per_minute(config.searches_per_term),
             handles: Quota::per_minute(config.handles),
+            handles_per_handle: Quota::per_minute(config.handles_per_handle),
             connections: Quota::per_minute(config.connections),
             connections_per_user: Quota::per_minute(config.connections_per_user),
         }
@@ -38,14 +42,16 @@ impl Quotas {
         Ok(())
     }
 
-    /// One search.
-    pub(crate) fn search(&self, origin: &Origin) -> Result<(), Status> {
-        self.searches.take(origin.domain(), 1)
+    /// One search. The term must be bounded: it is remembered for a while.
+    pub(crate) fn search(&self, origin: &Origin, term: &str) -> Result<(), Status> {
+        self.searches.take(origin.domain(), 1)?;
+        self.searches_per_term.take(&(origin.domain().clone(), term.to_lowercase()), 1)
     }
 
     /// One look-up of a handle.
-    pub(crate) fn handle(&self, origin: &Origin) -> Result<(), Status> {
-        self.handles.take(origin.domain(), 1)
+    pub(crate) fn handle(&self, origin: &Origin, handle: &Handle) -> Result<(), Status> {
+        self.handles.take(origin.domain(), 1)?;
+        self.handles_per_handle.take(&(origin.domain().clone(), handle.clone()), 1)
     }
 
     /// One connection request.
@@ -59,7 +65,9 @@ impl Quotas {
         self.prekeys.sweep();
         self.prekeys_per_user.sweep();
         self.searches.sweep();
+        self.searches_per_term.sweep();
         self.handles.sweep();
+        self.handles_per_handle.sweep();
         self.connections.sweep();
         self.connections_per_user.sweep();
     }

@@ -29,6 +29,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
               CREATE INDEX users_confirmations_by_expiry ON users_confirmations (expires);
               CREATE INDEX users_connections_by_other ON users_connections (other, domain);",
     },
+    Migration { name: "ages in the outbox of users", sql: aldis_delivery::schema_ages!("users") },
+    Migration { name: "pinned keys of remotes", sql: PINS },
+    Migration { name: "stores heard of last", sql: aldis_delivery::schema_incarnations!("users") },
 ];
 
 const AUDIT: &str = "
@@ -36,6 +39,8 @@ ALTER TABLE users_audit ADD COLUMN who TEXT NOT NULL DEFAULT '';
 ALTER TABLE users_audit ADD COLUMN outcome TEXT NOT NULL DEFAULT 'done';
 CREATE INDEX users_audit_by_subject ON users_audit (subject, id);
 ";
+
+const PINS: &str = "ALTER TABLE users_remotes ADD COLUMN pins TEXT NOT NULL DEFAULT '[]';";
 
 const TABLES: &str = "
 CREATE TABLE users_accounts (

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Rows of a kind that one job removes.
-const CHUNK: usize = 200;
+const CHUNK: usize = 64;
 /// Pause between jobs while there is more.
 const BREATH: Duration = Duration::from_millis(50);
 

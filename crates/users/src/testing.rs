@@ -390,7 +390,7 @@ impl Backend {
     pub(crate) async fn federate_with(&self, other: &Self, search_policy: u32) {
         let domain = other.domain.as_str().to_owned();
         let mut admin = RemoteAdminClient::new(self.admin.clone());
-        admin.set_remote(SetRemoteRequest { domain, search_policy }).await.unwrap();
+        admin.set_remote(SetRemoteRequest { domain, search_policy, ..SetRemoteRequest::default() }).await.unwrap();
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

@@ -55,7 +55,12 @@ fn tokens(criterion: &mut Criterion) {
     group.finish();
 }
 
-const TABLES: &[Migration] = &[Migration { name: "outbox", sql: aldis_delivery::schema!("conversations") }];
+const TABLES: &[Migration] = &[
+    Migration { name: "outbox", sql: aldis_delivery::schema!("conversations") },
+    Migration { name: "keys of the outbox", sql: aldis_delivery::schema_keys!("conversations") },
+    Migration { name: "ages in the outbox", sql: aldis_delivery::schema_ages!("conversations") },
+    Migration { name: "stores heard of last", sql: aldis_delivery::schema_incarnations!("conversations") },
+];
 /// Jobs that one group commit can hold together in this measurement.
 const TOGETHER: u64 = 64;
 

@@ -372,7 +372,9 @@ impl Backend {
         };
         let search_policy = u32::try_from(i32::from(policy))?;
         let mut admin = RemoteAdminClient::new(self.admin());
-        admin.set_remote(SetRemoteRequest { domain: other.to_owned(), search_policy }).await?;
+        admin
+            .set_remote(SetRemoteRequest { domain: other.to_owned(), search_policy, ..SetRemoteRequest::default() })
+            .await?;
         Ok(())
     }
 

@@ -51,7 +51,11 @@ impl Administration {
         let deadline = tokio::time::Instant::now() + STARTING;
         loop {
             if backend::answers(&socket) {
-                return Ok(Self { channel: channel::unix(&socket), _offline: None });
+                let running = Self { channel: channel::unix(&socket), _offline: None };
+                // A process that is just ending still accepts, and answers nothing.
+                if tokio::time::timeout(DEADLINE, running.remotes()).await.is_ok_and(|answer| answer.is_ok()) {
+                    return Ok(running);
+                }
             }
             if let Some(offline) = Offline::open(config).await? {
                 return Ok(Self { channel: offline.channel.clone(), _offline: Some(offline) });

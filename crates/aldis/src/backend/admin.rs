@@ -12,7 +12,7 @@ use aldis_storage::StoreError;
 use anyhow::Result;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tonic::body::Body;
+use tonic::{body::Body, service::Routes};
 use tower::{BoxError, Service, ServiceExt as _};
 
 use super::{
@@ -22,31 +22,30 @@ use super::{
 use crate::config::{Config, ServiceName, StoreConfig};
 
 /// Serves administration beside the store.
-pub(super) fn serve(
-    process: &mut Process,
-    store: &StoreConfig,
-    users: Channel,
-    peer_states: Option<Channel>,
-) -> std::io::Result<()> {
+pub(super) fn serve(process: &mut Process, store: &StoreConfig, administration: Administration) -> std::io::Result<()> {
     let listener = listen::bind_unix(&store.socket())?;
-    let serving = listen::serve_unix(listener, Administration { users, peer_states }, process.parts.stop());
+    let serving = listen::serve_unix(listener, administration, process.parts.stop());
     process.parts.listener("administration", serving);
     Ok(())
 }
 
 /// Sends administration to the service that answers it.
 #[derive(Clone)]
-struct Administration {
-    users: Channel,
-    peer_states: Option<Channel>,
+pub(super) struct Administration {
+    pub(super) users: Channel,
+    pub(super) conversations: Channel,
+    /// What the federator knows, if there is one.
+    pub(super) peer_states: Option<Channel>,
 }
 
-const USERS: [&str; 4] = [
+const USERS: [&str; 5] = [
     "/aldis.internal.v1.UserAdmin/",
     "/aldis.internal.v1.RemoteAdmin/",
     "/aldis.internal.v1.KeyAdmin/",
     "/aldis.internal.v1.AuditLog/",
+    "/aldis.internal.v1.UsersOutbox/",
 ];
+const CONVERSATIONS: &str = "/aldis.internal.v1.ConversationsOutbox/";
 const PEER_STATES: &str = "/aldis.internal.v1.PeerStates/";
 
 impl<B> Service<http::Request<B>> for Administration
@@ -66,6 +65,8 @@ where
         let path = request.uri().path();
         let channel = if USERS.iter().any(|prefix| path.starts_with(prefix)) {
             Some(self.users.clone())
+        } else if path.starts_with(CONVERSATIONS) {
+            Some(self.conversations.clone())
         } else if path.starts_with(PEER_STATES) {
             self.peer_states.clone()
         } else {
@@ -101,7 +102,12 @@ impl Offline {
         let mut users = start.users(&store.db, InProcess::new().channel(), InProcess::new().channel()).await?;
         let place = InProcess::new();
         place.serve(std::mem::take(&mut users.administration));
-        let channel = boxed(place.channel().map_request(|mut request: http::Request<Body>| {
+        // Nobody runs who could read these rows meanwhile.
+        let conversations = InProcess::new();
+        conversations.serve(Routes::new(aldis_delivery::conversations_outbox(store.db.clone())));
+        let administration =
+            Administration { users: place.channel(), conversations: conversations.channel(), peer_states: None };
+        let channel = boxed(administration.map_request(|mut request: http::Request<Body>| {
             let pid = Some(std::process::id());
             request.extensions_mut().insert(LocalPeer { uid: rustix::process::getuid().as_raw(), pid });
             request

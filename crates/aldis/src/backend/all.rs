@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 
 use super::{
-    admin,
+    admin::{self, Administration},
     parts::{Process, Store, federation_troubles, ingress, store_works, tokens_can_be_checked},
     start,
     status::Sources,
@@ -70,7 +70,9 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
         federator: federator_health,
         outboxes: Some((db.clone(), &[Component::Users, Component::Conversations])),
     };
-    admin::serve(&mut process, &config.store, administered, peer_states).context("administration socket")?;
+    let administration =
+        Administration { users: administered, conversations: places.conversations.channel(), peer_states };
+    admin::serve(&mut process, &config.store, administration).context("administration socket")?;
     process.serve_operations(&config, config.operations.listen, health, sources).await?;
     process.run(stop).await
 }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tonic::service::{Routes, interceptor::InterceptedService};
 
 use super::{
-    admin,
+    admin::{self, Administration},
     parts::{Process, Store, bind, federation_troubles, ingress, on_loopback, store_works, tokens_can_be_checked},
     start,
     status::Sources,
@@ -209,8 +209,12 @@ impl Single<'_> {
         self.serve_internal(service.internal).await?;
         self.serve_federation(service.federation).await?;
         self.serve_clients(service.client).await?;
-        admin::serve(&mut self.process, &self.config.store, administered.channel(), peer_states)
-            .context("administration socket")?;
+        let administration = Administration {
+            users: administered.channel(),
+            conversations: self.internal_of(ServiceName::Conversations)?,
+            peer_states,
+        };
+        admin::serve(&mut self.process, &self.config.store, administration).context("administration socket")?;
         self.finish(service.tasks, health, sources, stop).await
     }
 

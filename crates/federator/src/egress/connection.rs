@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use aldis_types::{Domain, Timestamp};
+use aldis_types::{Domain, KeyPin, Timestamp};
 use http::uri::Authority;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -34,7 +34,7 @@ use crate::{
     http2::{CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_HEADER_BYTES, STREAM_WINDOW},
     metering::{self, Gauged},
     network::{Io, SrvRecord},
-    tls::{days_until, not_after},
+    tls::{days_until, key_of, not_after},
 };
 
 /// At most this many targets are tried for one connection.
@@ -61,6 +61,8 @@ pub(crate) struct Connection {
     pub(crate) retire_at: Instant,
     /// Of the certificates that it was made with.
     pub(crate) generation: u64,
+    /// The peer's public key.
+    pub(crate) key: Option<KeyPin>,
     hello: OnceCell<Capabilities>,
     patience: Duration,
     /// What the peer's side of TLS complained about after the handshake, such as our certificate.
@@ -235,6 +237,10 @@ pub(crate) async fn attempt(
     if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(Failure::tls(format!("{host} at {address} does not speak HTTP/2")));
     }
+    let key = tls.get_ref().1.peer_certificates().and_then(|chain| key_of(chain.first()?));
+    if !key.is_some_and(|key| shared.policy.current().allows_key(domain, key)) {
+        return Err(Failure::tls(format!("{host} at {address}: the public key of the peer is not a pinned one")));
+    }
     let now = shared.clock.now();
     let expiry = tls.get_ref().1.peer_certificates().and_then(|chain| not_after(chain.first()?));
     let life = expiry.map_or(Duration::ZERO, |expiry| {
@@ -293,6 +299,7 @@ pub(crate) async fn attempt(
         born,
         retire_at: born + age.saturating_sub(jitter).min(life),
         generation: material.generation,
+        key,
         hello: OnceCell::new(),
         patience: shared.connect_timeout,
         complaint,

@@ -362,6 +362,15 @@ impl Peer {
             locked(&self.reach).check_at = Some(now);
             return;
         }
+        let policy = self.shared.policy.current();
+        if !connection.key.is_some_and(|key| policy.allows_key(&self.domain, key)) {
+            tracing::info!(peer.domain = %self.domain, "the connection ends: another key is pinned now");
+            slot.current = None;
+            drop(slot);
+            locked(&self.permission).cancel();
+            drain(connection);
+            return;
+        }
         let old = now >= connection.retire_at || connection.generation != self.shared.tls.current().generation;
         if old && self.idle() > now - connection.born {
             slot.current = None;

@@ -92,7 +92,8 @@ pub(super) async fn review(ingress: &Arc<Ingress>, callers: &Callers, oldest: In
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
-            Ok(()) = policy.changed() => {}
+            // It may pin other keys.
+            Ok(()) = policy.changed() => reloaded = true,
             Ok(()) = certificates.changed() => reloaded = true,
             () = tokio::time::sleep_until(oldest) => return "age",
         }

@@ -341,3 +341,35 @@ async fn open(alpha: &Backend) -> super::world::Conversation {
         .await
         .unwrap()
 }
+
+#[tokio::test]
+async fn a_key_pinned_in_the_list_holds_in_both_directions_and_at_once() {
+    let world = World::new().await;
+    let (own, theirs) = (world.identity("alpha.test"), world.identity("beta.test"));
+    let alpha = world.backend_with("alpha.test", world.config(&own)).await;
+    let beta = world.backend_with("beta.test", world.config(&theirs)).await;
+    alpha.pin("beta.test", &key_of(&theirs));
+    beta.pin("alpha.test", &key_of(&own));
+    assert!(alpha.call("beta.test", "Echo").await.is_ok());
+    assert!(beta.call("alpha.test", "Echo").await.is_ok());
+    let mut stream = open(&alpha).await;
+    // Another key is pinned while the connections stand.
+    alpha.pin("beta.test", &"00".repeat(32));
+    soon("the end of the stream", stream.end()).await.unwrap();
+    eventually("the pin", async || {
+        let (called, heard) = (alpha.call("beta.test", "Echo").await, beta.call("alpha.test", "Echo").await);
+        ensure!(called.label() == "federation-tls-error", "{called:?}");
+        ensure!(heard.inner() == "authentication-failure", "{heard:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    alpha.pin("beta.test", &key_of(&theirs));
+    eventually("the right key", async || {
+        ensure!(alpha.call("beta.test", "Echo").await.is_ok());
+        ensure!(beta.call("alpha.test", "Echo").await.is_ok());
+        Ok(())
+    })
+    .await
+    .unwrap();
+}

@@ -152,11 +152,22 @@ impl Backend {
         let remotes = remotes
             .iter()
             .map(|(name, state)| {
-                let policy = RemotePolicy { state: *state, search_policy: SearchPolicy::NoSearch, teams: None, ended: None };
+                let policy = RemotePolicy::new(*state, SearchPolicy::NoSearch);
                 (domain(name), policy)
             })
             .collect();
         self.policy.update(PolicySnapshot { version, strategy: Strategy::AllowList, remotes });
+    }
+
+    /// Lists `other` with a pinned key, and allows everybody else as before.
+    pub(super) fn pin(&self, other: &str, key: &str) {
+        let version = self.version.fetch_add(1, Ordering::Relaxed) as u64;
+        let remote = RemotePolicy {
+            pins: vec![key.parse().unwrap()],
+            ..RemotePolicy::new(RemoteState::Active, SearchPolicy::NoSearch)
+        };
+        let remotes = [(domain(other), remote)].into();
+        self.policy.update(PolicySnapshot { version, strategy: Strategy::AllowAll, remotes });
     }
 
     /// Calls a method of `Users` at another backend through this one's federator.

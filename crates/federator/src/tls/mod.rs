@@ -14,15 +14,16 @@ use std::{
 };
 
 use aldis_runtime::SharedClock;
-use aldis_types::{Domain, Timestamp};
+use aldis_types::{Domain, KeyPin, Timestamp};
 use arc_swap::ArcSwap;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use self::pins::PinnedVerifier;
@@ -198,6 +199,12 @@ pub(crate) fn days_until(then: Timestamp, now: Timestamp) -> i64 {
 pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(Timestamp::from_millis(parsed.validity().not_after.timestamp().saturating_mul(1_000)))
+}
+
+/// The hash of a certificate's public key; `None` when the certificate cannot be read.
+pub(crate) fn key_of(certificate: &CertificateDer<'_>) -> Option<KeyPin> {
+    let leaf = ParsedCertificate::try_from(certificate).ok()?;
+    Some(KeyPin(Sha256::digest(leaf.subject_public_key_info().as_ref()).into()))
 }
 
 fn provider(tls12: bool) -> Arc<CryptoProvider> {

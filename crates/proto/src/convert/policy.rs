@@ -1,6 +1,7 @@
 //! The federation policy, as the users service streams it.
 
-use aldis_types::{PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy, Strategy, Timestamp};
+use aldis_types::{KeyPin, PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy, Strategy, Timestamp};
+use bytes::Bytes;
 
 use super::{InvalidWire, bytes_of, domain, team_id};
 use crate::{federation::v1 as pb, internal::v1 as internal};
@@ -51,6 +52,11 @@ impl TryFrom<internal::RemoteState> for RemoteState {
     }
 }
 
+/// A pinned key: exactly 32 bytes.
+pub fn key_pin(bytes: &[u8]) -> Result<KeyPin, InvalidWire> {
+    bytes.try_into().map(KeyPin).map_err(|_| InvalidWire("pins"))
+}
+
 /// A policy snapshot as it goes between our services.
 pub fn to_policy(policy: &PolicySnapshot) -> internal::PolicySnapshot {
     internal::PolicySnapshot {
@@ -73,6 +79,7 @@ pub fn to_policy(policy: &PolicySnapshot) -> internal::PolicySnapshot {
                     .as_ref()
                     .map(|teams| internal::remote::Teams { teams: teams.iter().map(bytes_of).collect() }),
                 ended: remote.ended.map_or(0, Timestamp::millis),
+                pins: remote.pins.iter().map(|pin| Bytes::copy_from_slice(&pin.0)).collect(),
             })
             .collect(),
     }
@@ -100,6 +107,7 @@ pub fn from_policy(policy: &internal::PolicySnapshot) -> Result<PolicySnapshot, 
                     search_policy: search_policy.try_into()?,
                     teams: teams.transpose()?,
                     ended: (remote.ended > 0).then(|| Timestamp::from_millis(remote.ended)),
+                    pins: remote.pins.iter().map(|pin| key_pin(pin)).collect::<Result<_, _>>()?,
                 };
                 Ok((domain(&remote.domain)?, policy))
             })

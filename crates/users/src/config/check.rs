@@ -49,7 +49,9 @@ impl Config {
             ("federation.quotas.prekeys", quotas.prekeys),
             ("federation.quotas.prekeys_per_user", quotas.prekeys_per_user),
             ("federation.quotas.searches", quotas.searches),
+            ("federation.quotas.searches_per_term", quotas.searches_per_term),
             ("federation.quotas.handles", quotas.handles),
+            ("federation.quotas.handles_per_handle", quotas.handles_per_handle),
             ("federation.quotas.connections", quotas.connections),
             ("federation.quotas.connections_per_user", quotas.connections_per_user),
         ] {

@@ -416,10 +416,14 @@ pub struct Quotas {
     pub prekeys: u32,
     /// Prekeys of one account. Default 600.
     pub prekeys_per_user: u32,
-    /// Searches. Default 600.
+    /// Searches in all. Default 600.
     pub searches: u32,
-    /// Look-ups of a handle. Default 1200.
+    /// Searches for one text. Default 120.
+    pub searches_per_term: u32,
+    /// Look-ups of a handle in all. Default 1200.
     pub handles: u32,
+    /// Look-ups of one handle. Default 120.
+    pub handles_per_handle: u32,
     /// Connection requests in all. Default 1200.
     pub connections: u32,
     /// Connection requests to one account. Default 60.
@@ -432,7 +436,9 @@ impl Default for Quotas {
             prekeys: 30_000,
             prekeys_per_user: 600,
             searches: 600,
+            searches_per_term: 120,
             handles: 1200,
+            handles_per_handle: 120,
             connections: 1200,
             connections_per_user: 60,
         }

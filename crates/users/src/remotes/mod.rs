@@ -12,7 +12,7 @@ use aldis_api::{Fault, Label, label};
 use aldis_peers::Policy;
 use aldis_runtime::SharedClock;
 use aldis_storage::StoreError;
-use aldis_types::{Domain, PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy, Strategy};
+use aldis_types::{Domain, KeyPin, PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy, Strategy, TeamId};
 use tokio::sync::{Mutex, watch};
 
 use self::store::RemoteStore;
@@ -32,6 +32,8 @@ pub(crate) enum RemoteError {
     OwnDomain,
     #[error("the domain is not on the list")]
     Unknown,
+    #[error("the domain is not on the list yet, and needs a search policy")]
+    NoSearchPolicy,
     #[error("there are {MAX_REMOTES} remotes already")]
     TooMany,
     #[error("federation with the domain was ended; `aldis remote set` begins anew")]
@@ -43,7 +45,7 @@ pub(crate) enum RemoteError {
 impl Fault for RemoteError {
     fn label(&self) -> Label {
         match self {
-            Self::OwnDomain | Self::Ended => label::BAD_REQUEST,
+            Self::OwnDomain | Self::NoSearchPolicy | Self::Ended => label::BAD_REQUEST,
             Self::Unknown => label::NOT_FOUND,
             Self::TooMany => label::TOO_MANY_REQUESTS,
             Self::Store(error) => store_label(error),
@@ -56,6 +58,23 @@ impl Fault for RemoteError {
             other => Some(other.to_string().into()),
         }
     }
+}
+
+/// Which users of a remote may find and connect.
+#[derive(Debug, Clone)]
+pub(crate) enum Restriction {
+    /// All of them.
+    None,
+    /// Those of these teams.
+    Teams(Vec<TeamId>),
+}
+
+/// What is changed of a remote; `None` stays as it is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RemoteChange {
+    pub(crate) search_policy: Option<SearchPolicy>,
+    pub(crate) teams: Option<Restriction>,
+    pub(crate) pins: Option<Vec<KeyPin>>,
 }
 
 /// The list in force.
@@ -104,17 +123,31 @@ impl Remotes {
         &self,
         by: &Administrator,
         domain: Domain,
-        search_policy: SearchPolicy,
+        change: RemoteChange,
     ) -> Result<(), RemoteError> {
         let audit = by.does("remote-set", &domain);
         self.change(domain, audit, move |before| {
-            let before = before.cloned();
-            let state = match before.as_ref().map(|remote| remote.state) {
-                Some(RemoteState::Suspended) => RemoteState::Suspended,
-                None | Some(RemoteState::Active | RemoteState::Ended) => RemoteState::Active,
+            let (state, search_policy, teams, pins) = match before {
+                Some(before) => {
+                    let state = match before.state {
+                        RemoteState::Suspended => RemoteState::Suspended,
+                        RemoteState::Active | RemoteState::Ended => RemoteState::Active,
+                    };
+                    (state, Some(before.search_policy), before.teams.clone(), before.pins.clone())
+                }
+                None => (RemoteState::Active, None, None, Vec::new()),
             };
-            let teams = before.and_then(|remote| remote.teams);
-            Ok(RemotePolicy { state, search_policy, teams, ended: None })
+            Ok(RemotePolicy {
+                state,
+                search_policy: change.search_policy.or(search_policy).ok_or(RemoteError::NoSearchPolicy)?,
+                teams: match change.teams {
+                    None => teams,
+                    Some(Restriction::None) => None,
+                    Some(Restriction::Teams(teams)) => Some(teams),
+                },
+                ended: None,
+                pins: change.pins.unwrap_or(pins),
+            })
         })
         .await
     }
@@ -163,7 +196,7 @@ impl Remotes {
                 return Ok(());
             }
             let version = (current.version + 1).max(this.clock.now().millis().unsigned_abs());
-            let detail = format!("{} {}", describe(after.state), after.search_policy);
+            let detail = describe(&after);
             this.store.put(domain.clone(), after.clone(), version, audit.detail(detail), this.clock.now()).await?;
             let mut remotes = current.remotes.clone();
             remotes.insert(domain, after);
@@ -189,10 +222,13 @@ impl Remotes {
     }
 }
 
-const fn describe(state: RemoteState) -> &'static str {
-    match state {
+/// For the audit record.
+fn describe(remote: &RemotePolicy) -> String {
+    let state = match remote.state {
         RemoteState::Active => "active",
         RemoteState::Suspended => "suspended",
         RemoteState::Ended => "ended",
-    }
+    };
+    let teams = remote.teams.as_ref().map_or_else(|| "any team".to_owned(), |teams| format!("{} teams", teams.len()));
+    format!("{state}, {}, {teams}, {} pins", remote.search_policy, remote.pins.len())
 }

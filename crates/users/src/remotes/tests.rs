@@ -8,7 +8,7 @@ use super::store::{SqliteRemotes, suite};
 use crate::testing::{Backend, database};
 
 fn set(domain: &str, search_policy: u32) -> SetRemoteRequest {
-    SetRemoteRequest { domain: domain.to_owned(), search_policy }
+    SetRemoteRequest { domain: domain.to_owned(), search_policy, ..SetRemoteRequest::default() }
 }
 
 fn state(domain: &str, state: StateMessage) -> SetRemoteStateRequest {

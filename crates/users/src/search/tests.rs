@@ -49,7 +49,8 @@ async fn another_backend_answers_by_its_own_policy() {
         (1, "bob", &[], "no_search"),
     ];
     for (policy, text, expected, name) in cases {
-        let request = SetRemoteRequest { domain: "alpha.test".to_owned(), search_policy: policy };
+        let request =
+            SetRemoteRequest { domain: "alpha.test".to_owned(), search_policy: policy, ..SetRemoteRequest::default() };
         admin.set_remote(request).await.unwrap();
         let query = format!("q={text}&domain=beta.test");
         assert_eq!(names(&alpha, &ann, &query).await, expected, "{name} {text}");

@@ -144,6 +144,30 @@ async fn quotas_are_counted_per_backend_and_per_user() {
 }
 
 #[tokio::test]
+async fn one_handle_and_one_text_are_asked_for_less_often_than_many() {
+    let network = Network::default();
+    let beta = Backend::start("beta.test", &network, |config| {
+        let quotas = &mut config.federation.quotas;
+        (quotas.searches_per_term, quotas.handles_per_handle) = (1, 1);
+    })
+    .await;
+    let gamma = Gamma::admitted(&network, &beta, 3).await;
+    let mut client = gamma.client.clone();
+    let mut ask = async |text: &str| {
+        let search = SearchUsersRequest { term: text.to_owned(), size: 5, ..SearchUsersRequest::default() };
+        let handle = GetUserByHandleRequest { handle: text.to_lowercase(), searcher_team: None };
+        let search = client.search_users(gamma.request(search)).await.map_err(|status| status.code());
+        let handle = client.get_user_by_handle(gamma.request(handle)).await.map_err(|status| status.code());
+        (search.map(drop), handle.map(drop))
+    };
+    for text in ["bob", "Bob", "carl"] {
+        assert_eq!(ask(text).await, (Ok(()), Ok(())), "{text}");
+    }
+    assert_eq!(ask("BOB").await, (Err(Code::ResourceExhausted), Err(Code::ResourceExhausted)));
+    assert_eq!(ask("dora").await, (Ok(()), Ok(())));
+}
+
+#[tokio::test]
 async fn unanswered_requests_of_strangers_are_limited() {
     let network = Network::default();
     let beta = Backend::start("beta.test", &network, |config| config.limits.pending_connections = 2).await;

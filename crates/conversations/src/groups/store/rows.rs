@@ -47,6 +47,8 @@ CREATE TABLE conversations_keys (name TEXT PRIMARY KEY, secret BLOB NOT NULL) WI
             aldis_delivery::schema_keys!("conversations")
         ),
     },
+    Migration { name: "ages in the outbox", sql: aldis_delivery::schema_ages!("conversations") },
+    Migration { name: "stores heard of last", sql: aldis_delivery::schema_incarnations!("conversations") },
 ];
 
 const fn protocol_number(protocol: Protocol) -> i64 {

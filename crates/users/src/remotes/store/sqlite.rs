@@ -35,7 +35,8 @@ fn remote(row: &Row<'_>) -> rusqlite::Result<(Domain, RemotePolicy)> {
     let restricted = row.get_ref(3)?.as_str_or_null()?.is_some();
     let teams = restricted.then(|| sql::json::<Vec<TeamId>>(row, 3)).transpose()?;
     let ended = row.get::<_, Option<i64>>(4)?.map(Timestamp::from_millis);
-    Ok((sql::parsed(row, 0)?, RemotePolicy { state, search_policy, teams, ended }))
+    let pins = sql::json(row, 5)?;
+    Ok((sql::parsed(row, 0)?, RemotePolicy { state, search_policy, teams, ended, pins }))
 }
 
 #[async_trait]
@@ -46,7 +47,8 @@ impl RemoteStore for SqliteRemotes {
                 let version = tx
                     .query_row("SELECT version FROM users_policy WHERE one = 1", [], |row| row.get::<_, i64>(0))
                     .optional()?;
-                let mut query = tx.prepare("SELECT domain, state, search_policy, teams, ended FROM users_remotes")?;
+                let mut query =
+                    tx.prepare("SELECT domain, state, search_policy, teams, ended, pins FROM users_remotes")?;
                 let remotes = query.query_map([], remote)?.collect::<Result<_, _>>()?;
                 Ok((version.unwrap_or(0).cast_unsigned(), remotes))
             })
@@ -74,14 +76,15 @@ impl RemoteStore for SqliteRemotes {
                     SearchPolicy::FullSearch => 3,
                 };
                 tx.execute(
-                    "INSERT OR REPLACE INTO users_remotes (domain, state, search_policy, teams, ended) \
-                     VALUES (?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO users_remotes (domain, state, search_policy, teams, ended, pins) \
+                     VALUES (?, ?, ?, ?, ?, ?)",
                     params![
                         domain.as_str(),
                         state,
                         search_policy,
                         remote.teams.as_ref().map(sql::to_json).transpose()?,
-                        remote.ended.map(Timestamp::millis)
+                        remote.ended.map(Timestamp::millis),
+                        sql::to_json(&remote.pins)?
                     ],
                 )?;
                 tx.execute(

@@ -1,6 +1,6 @@
 //! What every engine must do.
 
-use aldis_types::{Domain, RemotePolicy, RemoteState, SearchPolicy, TeamId, Timestamp};
+use aldis_types::{Domain, KeyPin, RemotePolicy, RemoteState, SearchPolicy, TeamId, Timestamp};
 use uuid::Uuid;
 
 use super::RemoteStore;
@@ -15,12 +15,11 @@ pub(crate) async fn all(store: &dyn RemoteStore) {
         search_policy: SearchPolicy::FullSearch,
         teams: Some(vec![TeamId::new(Uuid::from_u128(7))]),
         ended: None,
+        pins: vec![KeyPin([3; 32]), KeyPin([9; 32])],
     };
     let second = RemotePolicy {
-        state: RemoteState::Ended,
-        search_policy: SearchPolicy::NoSearch,
-        teams: None,
         ended: Some(Timestamp::from_millis(77)),
+        ..RemotePolicy::new(RemoteState::Ended, SearchPolicy::NoSearch)
     };
     for (version, policy) in [(5, first), (9, second)] {
         let audit = AuditEntry::new("admin", "remote-set", &beta);

@@ -1,0 +1,120 @@
+//! Positions of lanes of stores that are gone.
+
+use std::time::{Duration, Instant};
+
+use aldis_storage::{Db, StoreError};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// Time for one write job.
+const JOB: Duration = Duration::from_millis(15);
+/// Rows of one step of a job.
+const STEP: i64 = 64;
+/// Pause between two jobs, in which others have their turn.
+const PAUSE: Duration = Duration::from_millis(20);
+
+type Store = (String, Vec<u8>);
+
+/// Removes the positions of stores that are no longer remembered, in small jobs; says how many went.
+pub(crate) async fn sweep(db: &Db, component: &'static str) -> Result<u64, StoreError> {
+    let mut removed = 0;
+    for store in db.read(move |tx| Ok(forgotten(tx, component)?)).await? {
+        loop {
+            let store = store.clone();
+            let (rows, more) = db.write(move |tx| Ok(job(tx, component, &store)?)).await?;
+            removed += rows;
+            if !more {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(removed)
+}
+
+/// Origins and stores with positions of which no epoch is remembered. Steps from store to store, whatever number of
+/// lanes they have.
+fn forgotten(tx: &Connection, component: &str) -> rusqlite::Result<Vec<Store>> {
+    let mut next = tx.prepare_cached(&format!(
+        "SELECT origin, incarnation FROM {component}_received WHERE (origin, incarnation) > (?1, ?2) \
+         ORDER BY origin, incarnation LIMIT 1"
+    ))?;
+    let mut known = tx
+        .prepare_cached(&format!("SELECT 1 FROM {component}_received_epochs WHERE origin = ?1 AND incarnation = ?2"))?;
+    let mut found = Vec::new();
+    let mut at: Store = (String::new(), Vec::new());
+    while let Some(store) = next.query_row(params![at.0, at.1], |row| Ok((row.get(0)?, row.get(1)?))).optional()? {
+        at = store;
+        if !known.exists(params![at.0, at.1])? {
+            found.push(at.clone());
+        }
+    }
+    Ok(found)
+}
+
+/// One job; says how many rows went and whether more are left.
+fn job(tx: &Connection, component: &str, store: &Store) -> rusqlite::Result<(u64, bool)> {
+    let table = format!("{component}_received");
+    let mut delete = tx.prepare_cached(&format!(
+        "DELETE FROM {table} WHERE origin = ?1 AND incarnation = ?2 AND lane IN \
+         (SELECT lane FROM {table} WHERE origin = ?1 AND incarnation = ?2 LIMIT ?3)"
+    ))?;
+    let begun = Instant::now();
+    let mut removed = 0;
+    loop {
+        let rows = delete.execute(params![store.0, store.1, STEP])?;
+        removed += u64::try_from(rows).unwrap_or(0);
+        if rows == 0 {
+            return Ok((removed, false));
+        }
+        if begun.elapsed() > JOB {
+            return Ok((removed, true));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aldis_storage::{DbOptions, Migration};
+
+    use super::*;
+
+    const TABLES: &[Migration] = &[
+        Migration { name: "outbox", sql: crate::schema!("users") },
+        Migration { name: "incarnations", sql: crate::schema_incarnations!("users") },
+    ];
+
+    #[tokio::test]
+    async fn positions_of_stores_that_are_gone_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("aldis.db"), &DbOptions::default()).unwrap();
+        db.migrate("users", TABLES).await.unwrap();
+        let sql = crate::schema::Statements::new("users");
+        db.write(move |tx| {
+            for origin in ["beta.test", "gamma.test"] {
+                for store in 1..=10_u8 {
+                    tx.execute(&sql.raise_epoch, params![origin, [store; 16].as_slice(), 1])?;
+                    tx.execute(&sql.forget_epochs, params![origin, 8])?;
+                    for lane in 0..200_u8 {
+                        let (store, lane) = ([store; 16], [lane; 16]);
+                        tx.execute(&sql.advance, params![origin, store.as_slice(), lane.as_slice(), 1, 0])?;
+                    }
+                }
+            }
+            // A store that is heard of again is among the newest again.
+            tx.execute(&sql.raise_epoch, params!["beta.test", [3_u8; 16].as_slice(), 2])?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+        assert_eq!(sweep(&db, "users").await.unwrap(), 2 * 2 * 200);
+        assert_eq!(sweep(&db, "users").await.unwrap(), 0);
+        let left = db.read(|tx| {
+            let mut query = tx.prepare(
+                "SELECT incarnation FROM users_received_epochs WHERE origin = 'beta.test' ORDER BY number DESC LIMIT 2",
+            )?;
+            let rows = query.query_map([], |row| row.get::<_, [u8; 16]>(0))?.collect::<Result<Vec<_>, _>>()?;
+            Ok(rows)
+        });
+        assert_eq!(left.await.unwrap(), [[3; 16], [10; 16]]);
+    }
+}
