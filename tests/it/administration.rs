@@ -141,6 +141,13 @@ async fn accounts_are_administered_with_and_without_a_running_backend() -> Resul
     bob.api.post("/login", &login("second other password")).await?.expect(200)?;
     bob.api.post("/login", &login("first other password")).await?.expect(403)?;
 
+    let delete = ["user", "delete", &bob.person.handle];
+    ensure!(refusal(&federation, &delete)?.contains("--yes"), "says how");
+    let cleo = federation.user(ALPHA, "Cleo").await?;
+    federation.administer(ALPHA, &["user", "delete", &cleo.person.handle, "--yes"])?;
+    let shown = json(&federation, &["user", "show", &cleo.id.id.to_string(), "--json"])?;
+    ensure!(shown["state"] == "deleted" && shown["handle"].is_null(), "{shown}");
+
     let records = json(&federation, &["audit", "list", "--json", "--subject", &bob.id.id.to_string()])?;
     let records = records.as_array().context("records")?;
     let resets = records.iter().filter(|record| record["action"] == "password-reset" && record["outcome"] == "done");

@@ -274,12 +274,14 @@ async fn open_capabilities(
         policy: policy.clone(),
         clock: clock.clone(),
     };
+    let lifecycle = Lifecycle::new(config.clone(), lifecycle);
     let administration = Administration::new(AdministrationParts {
         config: config.clone(),
         store: Arc::new(SqliteAdministration::new(stores.db.clone())),
         accounts: stores.accounts.clone(),
         clients: stores.clients.clone(),
         auth: auth.clone(),
+        lifecycle: lifecycle.clone(),
         clock: clock.clone(),
     });
     let properties = Arc::new(SqliteProperties::new(stores.db.clone(), stores.outbox.clone()));
@@ -291,7 +293,7 @@ async fn open_capabilities(
         random: random.clone(),
         auth,
         accounts: Accounts::new(config.clone(), accounts),
-        lifecycle: Lifecycle::new(config.clone(), lifecycle),
+        lifecycle,
         clients: Clients::new(config.clone(), clients),
         connections: Connections::new(config.clone(), connections),
         search: Search::new(domain.clone(), stores.accounts.clone(), peers, policy.clone()),

@@ -5,8 +5,8 @@ use std::io::BufRead as _;
 use aldis_proto::{
     convert,
     internal::v1::{
-        AccountState, CreateUserRequest, ListUsersRequest, LogOutUserRequest, ResetPasswordRequest, ResumeUserRequest,
-        ShowUserRequest, ShowUserResponse, SuspendUserRequest, UserRecord, UserReference,
+        AccountState, CreateUserRequest, DeleteUserRequest, ListUsersRequest, LogOutUserRequest, ResetPasswordRequest,
+        ResumeUserRequest, ShowUserRequest, ShowUserResponse, SuspendUserRequest, UserRecord, UserReference,
         user_admin_client::UserAdminClient, user_reference::Who,
     },
 };
@@ -47,6 +47,14 @@ pub(crate) enum User {
         /// The password; without this option it is read from standard input, one line.
         #[arg(long)]
         password: Option<String>,
+    },
+    /// Delete an account for good: only a tombstone stays. Contacts and conversations are told, here and elsewhere.
+    Delete {
+        #[command(flatten)]
+        user: OneUser,
+        /// Needed, because it cannot be undone.
+        #[arg(long)]
+        yes: bool,
     },
     /// End all sessions of a user: cookies, tokens and open sockets, within 2 seconds.
     Logout(OneUser),
@@ -159,6 +167,14 @@ pub(crate) async fn run(command: User) -> Result<()> {
             let (users, _, user) = users(user).await?;
             let mut client = users.client();
             ask(async { client.reset_password(ResetPasswordRequest { user, password }).await }).await.map(drop)
+        }
+        User::Delete { user, yes } => {
+            if !yes {
+                bail!("deleting {} cannot be undone: say so with --yes", user.user);
+            }
+            let (users, _, user) = users(user).await?;
+            let mut client = users.client();
+            ask(async { client.delete_user(DeleteUserRequest { user }).await }).await.map(drop)
         }
         User::Logout(user) => {
             let (users, _, user) = users(user).await?;

@@ -6,6 +6,7 @@ use aldis_storage::StoreError;
 use crate::{
     auth::{AuthError, passwords::PasswordError},
     errors::store_label,
+    lifecycle::LifecycleError,
 };
 
 /// Why an administrator was refused something.
@@ -23,6 +24,8 @@ pub(crate) enum AdminError {
     Password(#[from] PasswordError),
     #[error("session")]
     Auth(#[from] AuthError),
+    #[error("end of an account")]
+    Lifecycle(#[from] LifecycleError),
     #[error("store of the administration")]
     Store(#[source] StoreError),
 }
@@ -36,6 +39,7 @@ impl Fault for AdminError {
             Self::Password(PasswordError::Overloaded) => label::PASSWORDS_OVERLOADED,
             Self::Password(PasswordError::Failed) => label::SERVER_ERROR,
             Self::Auth(error) => error.label(),
+            Self::Lifecycle(error) => error.label(),
             Self::Store(error) => store_label(error),
         }
     }
@@ -45,7 +49,7 @@ impl Fault for AdminError {
             Self::NotFound | Self::PageSize | Self::ShortPassword | Self::TooManyKeys(_) => {
                 Some(self.to_string().into())
             }
-            Self::Password(_) | Self::Auth(_) | Self::Store(_) => None,
+            Self::Password(_) | Self::Auth(_) | Self::Lifecycle(_) | Self::Store(_) => None,
         }
     }
 }

@@ -5,10 +5,11 @@ use aldis_proto::{
     convert::{bytes_of, user_id},
     internal::v1::{
         AccountState as StateMessage, AuditRecord as RecordMessage, CreateUserRequest, CreateUserResponse,
-        ListKeysRequest, ListKeysResponse, ListRecordsRequest, ListRecordsResponse, ListUsersRequest,
-        ListUsersResponse, LogOutUserRequest, LogOutUserResponse, ResetPasswordRequest, ResetPasswordResponse,
-        ResumeUserRequest, ResumeUserResponse, RotateKeyRequest, RotateKeyResponse, ShowUserRequest, ShowUserResponse,
-        SuspendUserRequest, SuspendUserResponse, TokenKeyRecord, UserRecord, UserReference,
+        DeleteUserRequest, DeleteUserResponse, ListKeysRequest, ListKeysResponse, ListRecordsRequest,
+        ListRecordsResponse, ListUsersRequest, ListUsersResponse, LogOutUserRequest, LogOutUserResponse,
+        ResetPasswordRequest, ResetPasswordResponse, ResumeUserRequest, ResumeUserResponse, RotateKeyRequest,
+        RotateKeyResponse, ShowUserRequest, ShowUserResponse, SuspendUserRequest, SuspendUserResponse, TokenKeyRecord,
+        UserRecord, UserReference,
         audit_log_server::{AuditLog, AuditLogServer},
         key_admin_server::{KeyAdmin, KeyAdminServer},
         show_user_response::Client as ClientMessage,
@@ -200,6 +201,14 @@ impl UserAdmin for UserAdminGrpc {
         let (user, sessions) = self.administration.log_out(&by, who).await.map_err(refused)?;
         let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
         Ok(Response::new(LogOutUserResponse { id: bytes_of(user), sessions }))
+    }
+
+    #[tracing::instrument(name = "grpc.administration.delete_user", skip_all)]
+    async fn delete_user(&self, request: Request<DeleteUserRequest>) -> Result<Response<DeleteUserResponse>, Status> {
+        let by = Administrator::of(&request);
+        let who = reference(request.into_inner().user)?;
+        let user = self.administration.delete(&by, who).await.map_err(refused)?;
+        Ok(Response::new(DeleteUserResponse { id: bytes_of(user) }))
     }
 }
 

@@ -30,6 +30,7 @@ use crate::{
     clients::{Client, store::ClientStore},
     config::Config,
     detached::detached,
+    lifecycle::{Lifecycle, LifecycleError},
 };
 
 /// Entries of a page.
@@ -59,6 +60,7 @@ pub(crate) struct AdministrationParts {
     pub(crate) accounts: Arc<dyn AccountStore>,
     pub(crate) clients: Arc<dyn ClientStore>,
     pub(crate) auth: Arc<Auth>,
+    pub(crate) lifecycle: Lifecycle,
     pub(crate) clock: SharedClock,
 }
 
@@ -157,6 +159,20 @@ impl Administration {
         let user = self.named(by, action, who).await?;
         let ended = self.0.auth.clone().end_sessions(user, by.does(action, user)).await?;
         Ok((user, ended))
+    }
+
+    /// Deletes an account for good.
+    pub(crate) async fn delete(&self, by: &Administrator, who: Reference) -> Result<UserId, AdminError> {
+        let action = "account-deleted";
+        let user = self.named(by, action, who).await?;
+        match self.0.lifecycle.delete(user, None, None, by.does(action, user)).await {
+            Ok(()) => Ok(user),
+            Err(LifecycleError::NotFound) => {
+                self.refused(by.does(action, user), "not-found").await;
+                Err(AdminError::NotFound)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Audit records before a number, newest first.

@@ -3,10 +3,11 @@ use std::time::Duration;
 use aldis_proto::{
     convert,
     internal::v1::{
-        AccountState as StateMessage, AuditRecord, ListKeysRequest, ListRecordsRequest, ListUsersRequest,
-        LogOutUserRequest, ResetPasswordRequest, ResumeUserRequest, RotateKeyRequest, ShowUserRequest,
-        SuspendUserRequest, UserReference, WatchAuthRequest, audit_log_client::AuditLogClient, auth_client::AuthClient,
-        key_admin_client::KeyAdminClient, user_admin_client::UserAdminClient, user_reference::Who,
+        AccountState as StateMessage, AuditRecord, DeleteUserRequest, ListKeysRequest, ListRecordsRequest,
+        ListUsersRequest, LogOutUserRequest, ResetPasswordRequest, ResumeUserRequest, RotateKeyRequest,
+        ShowUserRequest, SuspendUserRequest, UserReference, WatchAuthRequest, audit_log_client::AuditLogClient,
+        auth_client::AuthClient, key_admin_client::KeyAdminClient, user_admin_client::UserAdminClient,
+        user_reference::Who,
     },
 };
 use aldis_types::{AccentId, Protocol, Timestamp, UserId};
@@ -181,6 +182,21 @@ async fn accounts_are_listed_and_shown_in_any_state() {
         let request = ShowUserRequest { user: Some(UserReference { who }) };
         assert_eq!(users(&backend).show_user(request).await.unwrap_err().code(), Code::InvalidArgument);
     }
+}
+
+#[tokio::test]
+async fn a_deleted_account_is_a_tombstone() {
+    let backend = Backend::alone().await;
+    let ann = backend.register_with_handle("Ann", "ann").await;
+    let request = DeleteUserRequest { user: Some(by_id(&ann)) };
+    users(&backend).delete_user(request.clone()).await.unwrap();
+    login(&backend, &ann, PASSWORD).await.expect_label(403, "invalid-credentials");
+    let shown = ShowUserRequest { user: Some(by_id(&ann)) };
+    let shown = users(&backend).show_user(shown).await.unwrap().into_inner();
+    assert_eq!((shown.user.unwrap().state(), shown.sessions), (StateMessage::Deleted, 0));
+    assert_eq!(users(&backend).delete_user(request).await.unwrap_err().code(), Code::NotFound);
+    let outcome = |outcome: &str| ("account-deleted".to_owned(), outcome.to_owned());
+    assert_eq!(actions(&backend, &ann).await[1..], [outcome("done"), outcome("not-found")]);
 }
 
 #[tokio::test]
