@@ -70,7 +70,7 @@ fuzz: ## search longer for input from outside that is read wrongly: FUZZ_SECONDS
 
 test-turn: ## credentials for calls against real TURN servers (Debian's coturn)
 	scripts/debian.sh turnserver coturn
-	$(CARGO) build $(CARGO_FLAGS) -p aldis
+	$(BUILD)
 	ALDIS_BIN=$(ALDIS)/debug/aldis "$$(scripts/venv.sh turn tests/turn/requirements.txt)/python" tests/turn/test_turn.py
 
 test-golden: ## our types against golden JSON: GOLDEN=folder with golden/ and golden-federation/
