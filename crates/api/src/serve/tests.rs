@@ -52,6 +52,7 @@ fn routes() -> Router {
         .route("/users/{id}", get(|| async { "user" }))
         .route("/panic", get(|| async { panic!("on purpose") as () }))
         .route("/slow", get(std::future::pending::<()>))
+        .route("/assets", post(std::future::pending::<()>))
         .route("/one2one-conversations", post(|| async {}))
 }
 
@@ -132,13 +133,15 @@ async fn what_no_route_serves_is_answered_in_the_documented_form() {
 }
 
 #[tokio::test]
-async fn a_request_that_takes_too_long_is_answered_unless_it_becomes_a_socket() {
+async fn a_request_that_takes_too_long_is_answered_unless_it_bounds_itself() {
     let front = front(ClientConfig { request_timeout_seconds: 1, ..unthrottled() });
     let mut upgrade = request(Method::GET, "/slow");
     upgrade.headers_mut().insert(header::UPGRADE, "websocket".parse().unwrap());
     let socket = send(&front, upgrade, ADDRESS);
+    let upload = send(&front, request(Method::POST, "/v13/assets"), ADDRESS);
     let answer = tokio::select! {
         _ = socket => panic!("the upgrade was answered"),
+        _ = upload => panic!("the upload was answered"),
         answer = get_path(&front, "/slow") => answer,
     };
     assert_eq!((answer.status, answer.label().as_str()), (StatusCode::REQUEST_TIMEOUT, "client-error"));
