@@ -19,7 +19,7 @@ WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-golden test-s3 test-turn fuzz check structure fmt deny bench bench-parts
+.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-golden test-s3 test-turn fuzz check docs structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ test-golden: ## our types against golden JSON: GOLDEN=folder with golden/ and go
 check: structure ## formatting, lints as errors, structure rules
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) $(ALL) --all-targets -- -D warnings
+
+docs: ## write the reference of settings in docs/configuration.md anew, from the code's doc comments
+	ALDIS_WRITE_DOCS=1 $(CARGO) test $(CARGO_FLAGS) $(ALL) --lib the_reference_in_the_documentation
 
 structure: ## who may depend on whom
 	scripts/check-structure.sh

@@ -45,6 +45,9 @@ enum Command {
     /// A whole federation on this machine, for trying out.
     #[command(subcommand)]
     Local(local::Local),
+    /// Work on configuration files.
+    #[command(subcommand)]
+    Config(config::command::Command),
     /// Administer accounts.
     #[command(subcommand)]
     User(admin::User),
@@ -102,6 +105,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Notifications(file) => single(ServiceName::Notifications, &file).await,
         Command::Federator(file) => single(ServiceName::Federator, &file).await,
         Command::Local(command) => local::run(command).await,
+        Command::Config(command) => config::command::run(&command),
         Command::User(command) => admin::user(command).await,
         Command::Remote(command) => admin::remote(command).await,
         Command::Keys(command) => admin::keys(command).await,

@@ -227,7 +227,6 @@ fn a_federation_comes_up_is_administered_survives_a_kill_and_leaves_nothing_behi
     assert!(refusal(&remote(&["suspend", "alpha.test"])).contains("own domain"));
     assert!(refusal(&remote(&["suspend", "not a domain"])).contains("not a domain"));
     assert!(refusal(&remote(&["suspend", "delta.test"])).contains("not on the list"));
-    assert!(refusal(&remote(&["end", "beta.test"])).contains("not available yet"));
 
     // Mail lies where the ready file says.
     let body = json!({ "email": "cleo@example.com" });
@@ -350,4 +349,79 @@ fn wrong_settings_stop_the_start_with_one_line() {
     command.env("ALDIS_CLIENT__LISTEN", "127.0.0.1:0").env("ALDIS_STORE__READERS", "900");
     let output = command.output().unwrap();
     assert!(refusal(&output).contains("`store.readers` = 900; allowed: 1 to 64"));
+}
+
+#[test]
+fn a_configuration_is_printed_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("aldis.toml");
+    let path = file.to_str().unwrap();
+    let printed = aldis(&["config", "print"]);
+    let printed = stdout(&printed);
+    assert!(printed.contains("#retention_days = 28\n") && printed.contains("\n# Allowed: 1 to 3650.\n"), "{printed}");
+    fs::write(&file, printed).unwrap();
+    let error = aldis(&["config", "check", path]);
+    assert!(refusal(&error).contains("`store.path` = "), "{error:?}");
+    fs::create_dir(folder.path().join("data")).unwrap();
+    assert!(stdout(&aldis(&["config", "check", path])).contains("nothing is wrong"));
+    let cases = [
+        ("[client]\nbody_limit_bytes = 1", "`client.body_limit_bytes` = 1; allowed: 1024 to "),
+        ("[client.tls]\ncertificate_file = 'a.pem'\nkey_file = 'a-key.pem'", "`client.tls.certificate_file` = "),
+        ("[user]", "unknown key `user`; known keys here: domain, "),
+    ];
+    for (text, expected) in cases {
+        fs::write(&file, format!("domain = 'alpha.test'\nstore.path = 'data/aldis.db'\n{text}\n")).unwrap();
+        let error = aldis(&["config", "check", path]);
+        assert!(refusal(&error).contains(expected), "{error:?}");
+    }
+    let missing = aldis(&["config", "check", folder.path().join("none.toml").to_str().unwrap()]);
+    assert!(refusal(&missing).contains("none.toml"));
+}
+
+#[tokio::test]
+async fn a_backend_serves_https_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["api.alpha.test".to_owned()]).unwrap();
+    fs::write(folder.path().join("client.pem"), made.cert.pem()).unwrap();
+    fs::write(folder.path().join("client-key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (client, operations) = (free(), free());
+    let file = folder.path().join("aldis.toml");
+    let text = format!(
+        "domain = 'alpha.test'\nstore.path = 'aldis.db'\noperations.listen = '{operations}'\n[client]\nlisten = '{client}'\n\
+         tls = {{ certificate_file = 'client.pem', key_file = 'client-key.pem' }}\n\
+         [users.deeplink]\nbackend_url = 'https://api.alpha.test'\n"
+    );
+    fs::write(&file, text).unwrap();
+    let mut backend = Command::new(env!("CARGO_BIN_EXE_aldis"))
+        .args(["all", "--config", file.to_str().unwrap()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let browser = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()])
+        .resolve("api.alpha.test", client)
+        .build()
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let answer = loop {
+        match browser.get("https://api.alpha.test/deeplink.json").header("origin", "https://app.test").send().await {
+            Ok(answer) => break answer,
+            Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(answer.status().is_success());
+    assert!(answer.headers().contains_key("strict-transport-security"));
+    assert_eq!(answer.headers()["access-control-allow-origin"], "*");
+    let link: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    assert_eq!(
+        (&link["title"], &link["endpoints"]["backendWSURL"]),
+        (&json!("alpha.test"), &json!("https://api.alpha.test"))
+    );
+    // Plain HTTP is not spoken there.
+    assert!(reqwest::get(format!("http://{client}/api-version")).await.is_err());
+    kill_process(Pid::from_child(&backend), Signal::TERM).unwrap();
+    assert!(backend.wait().unwrap().success());
 }

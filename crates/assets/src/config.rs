@@ -3,27 +3,40 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use aldis_types::MediaType;
-use serde::Deserialize;
+use documented::{Documented, DocumentedFields};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// `[assets]`.
-#[derive(Debug, Clone, Deserialize)]
+/// Files of users, and copies of files of other backends.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Folder of the files, unless `[assets.s3]` is there; `assets` beside the store when absent.
+    /// Where files are kept, unless `[assets.s3]` is there.
     pub folder: Option<PathBuf>,
-    /// Largest file that our users may store, in bytes.
+    /// Largest file that users here may store.
+    ///
+    /// Allowed: 1 to 68719476736.
     pub max_bytes: u64,
-    /// Media types that our users may store, as `image/png` or `image/*`; empty: all. Files in conversations are
-    /// encrypted and have the type `application/octet-stream` whatever is inside.
+    /// Media types that users here may store; empty: all. Files in conversations are encrypted and have the type
+    /// `application/octet-stream` whatever is inside.
+    ///
+    /// Allowed: media types, as `"image/png"` or `"image/*"`.
     pub types: Vec<String>,
     /// Uploads at the same time; more are answered 503.
+    ///
+    /// Allowed: 1 to 65536.
     pub max_uploads: usize,
-    /// An upload that brings no byte for this long is given up, in seconds.
+    /// An upload that brings no byte for this long is given up.
+    ///
+    /// Allowed: 1 to 3600.
     pub upload_idle_seconds: u64,
-    /// Longest time for an upload, in seconds.
+    /// Longest time for an upload. `client.request_timeout_seconds` does not hold for uploads.
+    ///
+    /// Allowed: 1 to 86400.
     pub upload_timeout_seconds: u64,
-    /// How often files that have expired or were deleted are removed, in seconds.
+    /// How often files that have expired or were deleted are removed. Nobody can read them in between.
+    ///
+    /// Allowed: 1 to 86400.
     pub sweep_interval_seconds: u64,
     /// `[assets.remote]`.
     pub remote: RemoteConfig,
@@ -56,17 +69,25 @@ impl Default for Config {
     }
 }
 
-/// `[assets.remote]`: what our users may fetch from other backends. Told to them, so that they can know beforehand.
-#[derive(Debug, Clone, Deserialize)]
+/// What our users may fetch from other backends. Told to them, so that they can know beforehand.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct RemoteConfig {
-    /// Largest file, in bytes; 0: none are fetched.
+    /// Largest file that users here may fetch from other backends; 0: none. Told to them.
+    ///
+    /// Allowed: 0 to 68719476736.
     pub max_bytes: u64,
-    /// Media types, as `image/png` or `image/*`; empty: all.
+    /// Media types that users here may fetch from other backends; empty: all. Told to them.
+    ///
+    /// Allowed: media types.
     pub types: Vec<String>,
-    /// Files fetched from one backend at the same time; more wait for their turn.
+    /// Files fetched from one other backend at the same time; more wait for their turn.
+    ///
+    /// Allowed: 1 to 4096.
     pub max_concurrent: usize,
-    /// A backend that sends no byte for this long is given up, in seconds. So is the wait for a turn.
+    /// Another backend that sends no byte of a file for this long is given up. So is the wait for a turn.
+    ///
+    /// Allowed: 1 to 3600.
     pub idle_seconds: u64,
 }
 
@@ -76,18 +97,21 @@ impl Default for RemoteConfig {
     }
 }
 
-/// `[assets.cache]`: copies of files of other backends. Whether a reader may have one is asked of the owner each time.
-#[derive(Debug, Clone, Deserialize)]
+/// Copies of files of other backends. Whether a reader may have one is asked of the owner each time.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
-    /// `false`: nothing is kept, every access fetches anew.
+    /// Keep copies of files of other backends. With `false` every access fetches anew.
     pub enabled: bool,
-    /// Folder of the copies, and of transfers under way; `assets-cache` beside the store when absent. Nothing in it is
-    /// needed after a loss.
+    /// Where copies lie, and files on their way. Nothing in it is needed after a loss.
     pub folder: Option<PathBuf>,
-    /// Most bytes of all copies together, in MiB; those that were not read for longest go first.
+    /// Most MiB of all copies together; those that were not read for longest go first.
+    ///
+    /// Allowed: 1 to 1073741824.
     pub max_mib: u64,
-    /// A copy is fetched anew after this time, in seconds.
+    /// A copy is fetched anew after this time.
+    ///
+    /// Allowed: 1 to 31622400.
     pub max_age_seconds: u64,
 }
 
@@ -97,15 +121,21 @@ impl Default for CacheConfig {
     }
 }
 
-/// `[assets.peers]`: how much each other backend may fetch from us.
-#[derive(Debug, Clone, Deserialize)]
+/// How much each other backend may fetch from us.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeersConfig {
-    /// Files at the same time.
+    /// Files that one other backend may fetch from here at the same time.
+    ///
+    /// Allowed: 1 to 65536.
     pub max_concurrent: usize,
-    /// Bytes per second, all its transfers together; 0: as fast as the connection is.
+    /// What one other backend may fetch from here, all its transfers together; 0: as fast as the connection is.
+    ///
+    /// Allowed: 0, or 65536 to 4294967295.
     pub bytes_per_second: u32,
-    /// A transfer that the other side does not take further for this long is given up, in seconds.
+    /// A transfer that the other side does not take further for this long is given up.
+    ///
+    /// Allowed: 1 to 3600.
     pub idle_seconds: u64,
 }
 
@@ -115,34 +145,42 @@ impl Default for PeersConfig {
     }
 }
 
-/// `[assets.s3]`: an object store that speaks S3. The bucket must exist.
-#[derive(Debug, Clone, Deserialize)]
+/// Files in an object store that speaks S3, instead of a folder. The bucket must exist. Needs a build with the feature `s3`,
+/// as images have it.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub struct S3Config {
-    /// The bucket.
+    /// The bucket, which must exist.
     pub bucket: String,
-    /// What keys begin with, for instance `aldis/`.
+    /// What keys begin with, as `"aldis/"`. Two backends on one bucket need different ones.
     #[serde(default)]
     pub prefix: String,
     /// The region that requests are signed for.
     #[serde(default = "region")]
     pub region: String,
-    /// URL of the server; absent: Amazon's of the region.
+    /// The server.
+    ///
+    /// Allowed: `https://…`, `http://…`.
     pub endpoint: Option<String>,
     /// Put the bucket into the path instead of the host name, as most servers but Amazon's need it.
     #[serde(default)]
     pub path_style: bool,
-    /// PEM file with the authorities that the server's certificate may come from, instead of those of the machine.
+    /// The authorities that the server's certificate may come from.
+    ///
+    /// Allowed: PEM.
     pub ca_file: Option<PathBuf>,
     /// Id of the access key.
     pub access_key_id: String,
-    /// The access key; better in the environment than in the file.
+    /// The access key; better as `ALDIS_ASSETS__S3__SECRET_ACCESS_KEY` in the environment.
+    #[serde(skip_serializing)]
     pub secret_access_key: Secret,
-    /// Answer downloads of our own users with a redirect to a URL of the object store that holds for 5 minutes, so that
-    /// the bytes don't pass through us. Apps must reach the object store, and web apps need it to allow their origin.
+    /// Answer downloads of users here with a redirect to a URL of the object store that holds for 5 minutes. Apps
+    /// must reach the object store, and web apps need it to allow their origin.
     #[serde(default)]
     pub redirect: bool,
-    /// Files larger than this are stored in parts of this size, in MiB.
+    /// Files larger than this are stored in parts of this size. Each upload holds one part in memory.
+    ///
+    /// Allowed: 5 to 1024.
     #[serde(default = "part_mib")]
     pub part_mib: u64,
 }

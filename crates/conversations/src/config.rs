@@ -1,33 +1,45 @@
 //! Settings of this service.
 
-use serde::Deserialize;
+use documented::{Documented, DocumentedFields};
+use serde::{Deserialize, Serialize};
 
 use crate::groups::model::MAX_MEMBERS;
 
-/// Section `conversations` of the configuration.
-#[derive(Debug, Clone, Deserialize)]
+/// Conversations and messages.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Most members of a conversation, 2 to 500.
+    /// Most members of a conversation.
+    ///
+    /// Allowed: 2 to 500.
     pub max_members: usize,
-    /// Largest Proteus message that a client may post, in bytes: 65,536 to 41,943,040 (40 MiB). Other backends must
-    /// take messages of this size too, or their users do not get them.
+    /// Largest message that a client may post. Other backends must take messages of this size too, or their users do
+    /// not get them.
+    ///
+    /// Allowed: 65536 to 41943040.
     pub max_message_bytes: usize,
-    /// How long the answer to a request is kept for its retry, in hours: 1 to 168.
+    /// How long the answer to a request is kept for its retry.
+    ///
+    /// Allowed: 1 to 168.
     pub answer_retention_hours: u32,
-    /// Tell apps that conference calls are offered; needs SFT servers (`users.calls`). Default false.
+    /// Tell apps that conference calls are offered; needs SFT servers (`users.calls`).
     pub conference_calling: bool,
     /// What one other backend may ask for.
     pub quotas: Quotas,
 }
 
-/// Section `conversations.quotas`: what one other backend may ask for per minute; twice as much may come at once.
-#[derive(Debug, Clone, Deserialize)]
+/// What one other backend may ask for per minute; twice as much may come at once. Counted per process; what is beyond is
+/// refused, and its client gets 420.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quotas {
-    /// Users of ours about whom it asks whether it may add them to a conversation, all together: 250 to 100,000,000.
+    /// Users here about whom it asks whether it may add them to a conversation, all together.
+    ///
+    /// Allowed: 250 to 100000000.
     pub invites: u32,
-    /// The same about one user of ours: 1 to 100,000,000.
+    /// The same about one user.
+    ///
+    /// Allowed: 1 to 100000000.
     pub invites_per_user: u32,
 }
 

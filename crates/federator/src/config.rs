@@ -9,80 +9,128 @@ use std::{
 
 use aldis_runtime::networks::Networks;
 use aldis_types::Domain;
+use documented::{Documented, DocumentedFields};
 use rustls_pki_types::ServerName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-/// `[federation]`: how this backend meets others.
-#[derive(Debug, Clone, Deserialize)]
+/// How the federator meets other backends. Without this table the backend federates with nobody, and clients that ask for
+/// another domain get `federation-not-enabled`. Certificate, key and authorities are looked at every two seconds and put in
+/// force when they change, without a restart.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Address on which other backends reach us. TLS ends here and nowhere before.
+    /// Where other backends reach us. TLS ends here and nowhere before.
     pub listen: SocketAddr,
-    /// PEM file with our certificate for federation and every intermediate after it. It serves both directions: the
-    /// name must be the target of our SRV record, and the extended key usages, if any, must include server and client.
+    /// Our certificate and every intermediate after it. It serves both directions: its name must be the target of our
+    /// SRV record, and the extended key usages, if any, must include server and client.
+    ///
+    /// Allowed: PEM.
     pub certificate_file: PathBuf,
-    /// PEM file with the private key of the certificate.
+    /// The private key of the certificate.
+    ///
+    /// Allowed: PEM.
     pub key_file: PathBuf,
-    /// PEM file with the certificate authorities whose certificates we accept from other backends.
+    /// The authorities whose certificates we accept from other backends. Needed unless `trust` is `"system"`, or pins
+    /// bring their own.
+    ///
+    /// Allowed: PEM.
     pub ca_file: Option<PathBuf>,
-    /// Which authorities are trusted: `private` (those of `ca_file`), `system` (those of the machine), or `both`.
+    /// Which authorities are trusted: those of `ca_file`, those of the machine, or both.
+    ///
+    /// Allowed: `private`, `system`, `both`.
     pub trust: Trust,
-    /// DNS server to ask instead of the machine's own.
+    /// DNS server to ask instead of the machine's own, as `"127.0.0.1:53"`.
     pub dns: Option<SocketAddr>,
-    /// Where backends are whose domain has no SRV record for us, as in a closed network. Such a domain is never looked
-    /// up in DNS. Example: `static_targets = { "beta.example" = [{ host = "federator.beta.example", port = 443 }] }`.
+    /// Where backends are that have no SRV record, as in a closed network; such a domain is never looked up in DNS.
+    ///
+    /// Allowed: 1 to 16 targets per domain.
     pub static_targets: BTreeMap<Domain, Vec<StaticTarget>>,
-    /// What the certificate of a backend must fulfil beyond being issued by a trusted authority. Example:
-    /// `pins = { "beta.example" = { spki_sha256 = ["<64 hexadecimal digits>"] } }`.
+    /// What the certificate of a backend must fulfil beyond being issued by a trusted authority.
     pub pins: BTreeMap<Domain, Pin>,
     /// Accept TLS 1.2 beside 1.3, for peers behind old software.
     pub tls12: bool,
-    /// A TCP load balancer stands in front, and says with the PROXY protocol (version 1 or 2) where a connection comes
-    /// from. Connections from `trusted_proxies` must begin with it; all others are taken for what they are.
+    /// A TCP load balancer stands in front, and says with the PROXY protocol (version 1 or 2) where a connection
+    /// comes from. Connections from `trusted_proxies` must begin with it; all others are taken for what they are.
+    ///
+    /// Allowed: with `trusted_proxies`.
     pub proxy_protocol: bool,
-    /// Networks or addresses of those load balancers. Needed with `proxy_protocol`.
+    /// Those load balancers.
+    ///
+    /// Allowed: networks or addresses.
     pub trusted_proxies: Vec<String>,
-    /// Continue the traces of other backends. Otherwise every call from outside begins a trace of its own, linked to
-    /// theirs.
+    /// Continue the traces of calls from other backends. Otherwise every call from outside begins a trace of its own,
+    /// linked to theirs.
     pub continue_traces: bool,
-    /// Time for connecting to one address of a peer, TLS and the first exchange included, in milliseconds.
+    /// Time for connecting to one address of a peer, TLS and the first exchange included.
+    ///
+    /// Allowed: 50 to 60000.
     pub connect_timeout_ms: u64,
-    /// Longest time that a call to or from a peer may take, in milliseconds. Event streams are exempt.
+    /// Longest time that a call to or from a peer may take. Event streams are exempt, and of files only the beginning
+    /// is meant.
+    ///
+    /// Allowed: 50 to 120000.
     pub call_deadline_ms: u64,
-    /// Calls to one peer at the same time; more are refused at once.
+    /// Calls to one peer at the same time; more are refused at once. A peer may have four times as many under way to
+    /// us.
+    ///
+    /// Allowed: 1 to 65536.
     pub max_concurrent_per_peer: u32,
     /// Event streams to one peer at the same time.
+    ///
+    /// Allowed: 1 to 4096.
     pub max_streams_per_peer: u32,
-    /// Assets fetched from one peer at the same time.
+    /// Files fetched from one peer at the same time; more are refused at once.
+    ///
+    /// Allowed: 1 to 4096.
     pub max_transfers_per_peer: u32,
-    /// Longest pause in the transfer of an asset to or from a peer, in milliseconds; a transfer that goes on may take as
-    /// long as it needs.
+    /// Longest pause in the transfer of a file to or from a peer. A transfer that goes on may take as long as it
+    /// needs.
+    ///
+    /// Allowed: 50 to 600000.
     pub transfer_idle_ms: u64,
     /// After so many failures in a row a peer is left alone for a moment.
+    ///
+    /// Allowed: 1 to 1000.
     pub breaker_failures: u32,
-    /// Longest time that a peer is left alone before it is tried again, in milliseconds.
+    /// Longest time that a peer is left alone before it is tried again.
+    ///
+    /// Allowed: 50 to 60000.
     pub breaker_pause_ms: u64,
-    /// Pause between two health checks of a listed backend, in seconds; they keep its connection warm and tell the status
-    /// page and `aldis remote list` whether it can be reached. 0: none.
+    /// Pause between two health checks of a listed backend; they keep its connection warm and tell the status page
+    /// and `aldis remote list` whether it can be reached. 0: none.
+    ///
+    /// Allowed: 0 to 3600.
     pub health_check_seconds: u64,
-    /// Age at which a connection is replaced, in seconds. Streams on it end after a short drain and are opened again.
+    /// Age at which a connection is replaced. Streams on it end after a short drain and are opened again.
+    ///
+    /// Allowed: 1 to 604800.
     pub connection_max_age_seconds: u64,
     /// Connections from other backends at the same time, all together.
+    ///
+    /// Allowed: 1 to 65536.
     pub max_connections: u32,
     /// Calls and streams on one connection from another backend at the same time.
+    ///
+    /// Allowed: 8 to 65536.
     pub max_streams_per_connection: u32,
-    /// For how long the last known policy stays in force without word from the users service, in seconds; after that
-    /// everybody is refused.
+    /// For how long the last known policy stays in force without word from the users service; after that everybody is
+    /// refused.
+    ///
+    /// Allowed: 20 to 86400.
     pub max_policy_age_seconds: u64,
-    /// Largest message of a call or an event stream to or from a peer, in bytes, at least 1 MiB; told to peers, which
-    /// report larger messages as not sent.
+    /// Largest message of a call or an event stream to or from a peer; told to peers, which report larger messages as
+    /// not sent.
+    ///
+    /// Allowed: 1048576 to 1073741824.
     pub max_message_bytes: u64,
-    /// For how long an expired DNS answer may still be used while DNS does not work, in seconds.
+    /// For how long an expired DNS answer may still be used while DNS does not work.
+    ///
+    /// Allowed: 0 to 604800.
     pub stale_dns_seconds: u64,
 }
 
 /// Which certificate authorities are trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
     /// Those of the machine.
@@ -105,7 +153,7 @@ impl Trust {
 }
 
 /// Where a backend is.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StaticTarget {
     /// Name in the peer's certificate; also looked up, unless `address` is given.
@@ -118,7 +166,7 @@ pub struct StaticTarget {
 }
 
 /// What the certificate of one backend must fulfil. At least one part is given, and all given parts must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pin {
     /// SHA-256 of the public key (`SubjectPublicKeyInfo`, DER) in hexadecimal; one of these. Proves the peer without DNS.

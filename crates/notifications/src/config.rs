@@ -2,53 +2,79 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use documented::{Documented, DocumentedFields};
 use reqwest::Url;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-/// Section `[notifications]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// Queues and sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Days for which an event waits for a client that does not fetch it. Clients expect at least 28: one that comes
     /// back later is told that it missed events.
+    ///
+    /// Allowed: 1 to 3650.
     pub retention_days: u32,
-    /// Seconds between two looks for events past their retention.
+    /// Pause between two looks for events past their retention.
+    ///
+    /// Allowed: 1 to 86400.
     pub sweep_interval_seconds: u64,
     /// Most events kept per user, all clients together. Beyond it the oldest are dropped, and a client that had not
     /// fetched them is told that it missed events.
+    ///
+    /// Allowed: 100 to 100000000.
     pub queue_events: u64,
     /// Most bytes of events kept per user, with the same effect.
+    ///
+    /// Allowed: 1048576 to 1099511627776.
     pub queue_bytes: u64,
-    /// Seconds of silence after which the server pings a socket. A socket from which nothing comes for as long again
-    /// is closed.
+    /// Silence after which the server pings a socket. A socket from which nothing comes for as long again is closed.
+    ///
+    /// Allowed: 1 to 3600.
     pub ping_interval_seconds: u64,
     /// Most sockets at once of one user; more are refused.
+    ///
+    /// Allowed: 1 to 100000.
     pub sockets_per_user: usize,
     /// Most sockets at once of this process; more are refused.
+    ///
+    /// Allowed: 1 to 10000000.
     pub sockets: usize,
     /// Most events that wait for a socket which reads slowly. Beyond it the socket is closed; the client reconnects
     /// and fetches what it missed.
+    ///
+    /// Allowed: 16 to 1000000.
     pub socket_backlog_events: usize,
     /// Most bytes that wait for a socket, with the same effect. A single event may be larger.
+    ///
+    /// Allowed: 65536 to 1073741824.
     pub socket_backlog_bytes: usize,
     /// Waking mobile apps.
     pub push: Push,
 }
 
-/// Section `[notifications.push]`. Without a provider tokens are kept, and apps that are not connected hear of messages
-/// when they are opened next.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// Waking mobile apps. Without a provider tokens are kept, and apps that are not connected hear of messages when they are
+/// opened next.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Push {
     /// Names of the apps that may register tokens, as they give them; others are told that they are not known here.
     /// Empty: all may.
+    ///
+    /// Allowed: names of apps.
     pub apps: Vec<String>,
-    /// Most tokens of one user; a further one replaces the oldest.
+    /// Most push tokens of one user; a further one replaces the oldest.
+    ///
+    /// Allowed: 1 to 1000.
     pub tokens_per_user: u32,
-    /// An HTTP service of yours that is called for each app to wake and talks to the vendors, `http` or `https`.
-    /// Without it nobody is woken.
+    /// An HTTP service of yours that is called for each app to wake and talks to the vendors. Without it tokens are
+    /// kept and nobody is woken.
+    ///
+    /// Allowed: an `http` or `https` address.
     pub webhook_url: Option<String>,
-    /// A file with the secret under which calls of that service are signed (header `aldis-signature`).
+    /// The secret under which calls of that service are signed (header `aldis-signature`).
+    ///
+    /// Allowed: a file.
     pub webhook_secret_file: Option<PathBuf>,
 }
 

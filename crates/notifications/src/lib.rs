@@ -24,7 +24,7 @@ use axum::Router;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-pub use config::Config;
+pub use config::{Config, Push};
 pub use sockets::Sockets;
 
 use consumers::Consumers;

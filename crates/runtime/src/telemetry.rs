@@ -5,6 +5,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
+use documented::{Documented, DocumentedFields};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::{
@@ -18,7 +19,7 @@ use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{Sampler, SdkTracerProvider},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, Level, Span, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
@@ -27,13 +28,17 @@ use tracing_subscriber::{
 
 use crate::config::ConfigError;
 
-/// `[log]`: what a process writes to standard error.
-#[derive(Debug, Clone, Deserialize)]
+/// What a process writes to standard error.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// `json`: one object per line, for collectors; `human`: for eyes.
+    /// One JSON object per line, or lines for eyes. Logs go to standard error.
+    ///
+    /// Allowed: `json`, `human`.
     pub format: LogFormat,
-    /// Directives of `tracing`, such as `info` or `info,aldis_federator=debug`.
+    /// For instance `"info,aldis_federator=debug"` while a partner cannot be reached.
+    ///
+    /// Allowed: directives of `tracing`.
     pub filter: String,
 }
 
@@ -44,7 +49,7 @@ impl Default for LogConfig {
 }
 
 /// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object per line.
@@ -53,13 +58,17 @@ pub enum LogFormat {
     Human,
 }
 
-/// `[tracing]`: where traces go.
-#[derive(Debug, Clone, Deserialize)]
+/// Where traces go.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct TracingConfig {
-    /// OTLP/gRPC collector, such as `http://127.0.0.1:4317`. Absent: no traces.
+    /// OTLP/gRPC collector, such as `"http://127.0.0.1:4317"`. Without it there are no traces.
+    ///
+    /// Allowed: `http://…`, `https://…`.
     pub endpoint: Option<String>,
-    /// Share of new traces that are kept, 0 to 1. A trace that a caller began follows the caller's decision.
+    /// Share of new traces that are kept. A trace that a caller began follows the caller's decision.
+    ///
+    /// Allowed: 0 to 1.
     pub sample_ratio: f64,
 }
 

@@ -1,6 +1,10 @@
 //! Schema versions, one count per service.
 
-use std::path::Path;
+use std::{
+    fs::{self, File},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -58,16 +62,35 @@ pub(crate) fn apply(
     Ok(())
 }
 
-/// Copies the last committed state to `<file>.before-<service>-<version>`, unless that copy exists.
+/// Copies the last committed state to `<file>.before-<service>-<version>`, unless that copy exists. A copy that is there is
+/// whole: a start that was killed on the way leaves none.
 fn snapshot(path: &Path, service: &str, version: u32) -> Result<(), StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".before-{service}-{version}"));
-    let target = Path::new(&name);
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".before-{service}-{version}{end}"));
+        PathBuf::from(name)
+    };
+    let (target, unfinished) = (beside(""), beside(".unfinished"));
     if target.exists() {
         return Ok(());
     }
+    tracing::info!(service, copy = %target.display(), "copying the store before it is migrated");
+    if let Err(error) = fs::remove_file(&unfinished)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error.into());
+    }
     let source = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let mut copy = Connection::open(target)?;
+    // What is in the store is for its owner alone.
+    File::options().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    let mut copy = Connection::open(&unfinished)?;
     rusqlite::backup::Backup::new(&source, &mut copy)?.run_to_completion(1024, std::time::Duration::ZERO, None)?;
+    drop(copy);
+    File::open(&unfinished)?.sync_all()?;
+    fs::rename(&unfinished, &target)?;
+    // The name is durable with its folder.
+    if let Some(folder) = target.parent() {
+        File::open(folder)?.sync_all()?;
+    }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Groups, savepoints, migrations, locks.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use crate::{Db, DbOptions, Migration, ServiceLock, StoreError};
 
 const STEPS: &[Migration] = &[
@@ -67,9 +69,18 @@ async fn a_newer_schema_is_refused_and_an_older_one_copied_before_it_changes() {
     let db = open(&folder);
     db.migrate("test", &STEPS[..1]).await.unwrap();
     insert(&db, "a").await.unwrap();
+    let copy = folder.path().join("aldis.db.before-test-1");
+    let unfinished = folder.path().join("aldis.db.before-test-1.unfinished");
+    // A start that was killed in the middle of copying.
+    std::fs::write(&unfinished, "half of a copy").unwrap();
     db.migrate("test", STEPS).await.unwrap();
-    assert!(folder.path().join("aldis.db.before-test-1").exists());
     assert_eq!(count(&db).await, 1);
+    assert!(!unfinished.exists());
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    let old = Db::open(&copy, &DbOptions::default()).unwrap();
+    // It has what was there, in the tables of before: the old build takes it.
+    old.migrate("test", &STEPS[..1]).await.unwrap();
+    assert_eq!(count(&old).await, 1);
     let error = db.migrate("test", &STEPS[..1]).await.unwrap_err();
     assert!(matches!(error, StoreError::NewerSchema { found: 2, known: 1, .. }), "{error}");
 }

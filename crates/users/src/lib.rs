@@ -48,8 +48,8 @@ use tokio::{sync::Notify, task::JoinSet};
 use tonic::service::Routes;
 
 pub use crate::config::{
-    Calls, Config, Cookie, Deeplink, Federation as FederationConfig, Limits, Mail, Passwords, Quotas, Registration,
-    Retention, Secret, Smtp, SmtpEncryption, Tokens,
+    AppVersions, Blacklist, Calls, Config, Cookie, Deeplink, Federation as FederationConfig, Limits, Mail, Passwords,
+    Quotas, Registration, Retention, Secret, Smtp, SmtpEncryption, Tokens,
 };
 use crate::{
     accounts::{

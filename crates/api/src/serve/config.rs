@@ -3,25 +3,35 @@
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use aldis_runtime::networks::Networks;
-use serde::Deserialize;
+use documented::{Documented, DocumentedFields};
+use serde::{Deserialize, Serialize};
 
-/// `[client]`.
-#[derive(Debug, Clone, Deserialize)]
+/// How clients reach the backend, and what they may ask. Over plain HTTP with TLS ending in front, or over HTTPS with
+/// `[client.tls]`.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientConfig {
-    /// Where clients are served. Without `client.tls` over plain HTTP: TLS ends in front of us (Ingress, load balancer).
+    /// Where `aldis all` serves clients.
     pub listen: SocketAddr,
     /// Serves HTTPS, for installations without a proxy in front.
     pub tls: Option<TlsFiles>,
-    /// Origins (`https://app.example.com`) whose web pages may use this backend.
+    /// Web pages that may use this backend, such as `"https://app.example.com"`.
+    ///
+    /// Allowed: origins without path.
     pub allowed_origins: Vec<String>,
     /// Also allows pages from `localhost` and loopback addresses; for trying out.
     pub allow_loopback_origins: bool,
-    /// Networks (`10.0.0.0/8`) whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    /// Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    ///
+    /// Allowed: networks or addresses.
     pub trusted_proxies: Vec<String>,
-    /// Largest body of a request, unless the route allows more.
+    /// Largest body of a request. Routes for messages and properties have limits of their own.
+    ///
+    /// Allowed: 1024 to 67108864.
     pub body_limit_bytes: usize,
     /// A request that takes longer is answered 408. Sockets are exempt.
+    ///
+    /// Allowed: 1 to 3600.
     pub request_timeout_seconds: u64,
     /// `[client.throttle]`.
     pub throttle: ThrottleConfig,
@@ -42,14 +52,14 @@ impl Default for ClientConfig {
     }
 }
 
-/// `[client.throttle]`: requests beyond these rates are answered 420. Counted per process: with several replicas a
-/// caller may get as many times as much.
-#[derive(Debug, Clone, Deserialize)]
+/// Requests beyond these rates are answered 420. They are counted per process, by user where there is a valid token,
+/// otherwise by address (IPv6: by network of 64 bits).
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct ThrottleConfig {
     /// `false` turns throttling off, for load tests.
     pub enabled: bool,
-    /// Routes that need no token: requests per minute, address and route.
+    /// Routes that need no token (registration, activation, login, …): requests per minute, address and route.
     pub open_per_minute: u32,
     /// Requests that may come at once before that rate holds.
     pub open_burst: u32,
@@ -61,11 +71,12 @@ pub struct ThrottleConfig {
     pub user_burst: u32,
     /// Requests under way at once, per user.
     pub user_parallel: u32,
-    /// Routes that apps call in quick succession (one-to-one conversations, key packages): per second and user.
+    /// Routes that apps call in quick succession (one-to-one conversations, claiming key packages): per second and
+    /// user.
     pub relaxed_per_second: u32,
     /// Requests that may come at once before that rate holds.
     pub relaxed_burst: u32,
-    /// Callers that are remembered one by one; beyond that, strangers share buckets.
+    /// Callers that are remembered one by one, 1000 or more; beyond that, strangers share buckets.
     pub max_callers: usize,
 }
 
@@ -86,13 +97,18 @@ impl Default for ThrottleConfig {
     }
 }
 
-/// `[client.tls]`: PEM files. New content is in force within seconds, without a restart.
-#[derive(Debug, Clone, Deserialize)]
+/// HTTPS without a proxy in front. The files are looked at every two seconds; new content is in force without a restart.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
-    /// The certificate for the host name of the client API, and every intermediate after it.
+    /// HTTPS: the certificate for the host name of the client API, and every intermediate after it. Looked at every
+    /// two seconds; new content is in force without a restart.
+    ///
+    /// Allowed: PEM, with `key_file`.
     pub certificate_file: PathBuf,
     /// The private key of the certificate.
+    ///
+    /// Allowed: PEM, with `certificate_file`.
     pub key_file: PathBuf,
 }
 

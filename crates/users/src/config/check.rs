@@ -18,7 +18,29 @@ impl Config {
         self.check_numbers()?;
         self.check_registration()?;
         self.check_mail()?;
+        self.check_deeplink()?;
         self.check_calls()
+    }
+
+    fn check_deeplink(&self) -> Result<(), String> {
+        let Some(link) = &self.deeplink else { return Ok(()) };
+        let urls = [
+            ("backend_url", Some(&link.backend_url)),
+            ("backend_ws_url", link.backend_ws_url.as_ref()),
+            ("black_list_url", link.black_list_url.as_ref()),
+            ("teams_url", link.teams_url.as_ref()),
+            ("accounts_url", link.accounts_url.as_ref()),
+            ("website_url", link.website_url.as_ref()),
+        ];
+        for (key, url) in urls.into_iter().filter_map(|(key, url)| Some((key, url?))) {
+            let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+            if rest.is_none_or(|rest| rest.is_empty() || rest.ends_with('/') || rest.contains([' ', '"', '<'])) {
+                return Err(format!(
+                    "users.deeplink.{key} = \"{url}\": allowed are https:// and http:// URLs without a slash at the end"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_numbers(&self) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! The routes of start-up. The answers are small and true.
 
-use aldis_api::{ApiVersion, HttpError, Json, UserCaller, label};
+use aldis_api::{ApiVersion, HttpError, Json, Path, UserCaller, label};
 use aldis_types::{Domain, Strategy};
 use axum::{
     extract::State,
@@ -10,7 +10,10 @@ use http::{HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{app::App, config::Registration};
+use crate::{
+    app::App,
+    config::{AppVersions, Deeplink, Registration},
+};
 
 /// Which versions of the API there are.
 #[derive(Serialize, JsonSchema)]
@@ -68,17 +71,19 @@ struct EndpointsJson<'a> {
 /// `GET /deeplink.json` and `GET /config.json`: 404 `not-found` when no endpoints are configured.
 #[tracing::instrument(name = "http.startup.deeplink", skip_all)]
 pub(crate) async fn deeplink(State(app): State<App>) -> Result<Response, HttpError> {
-    let deeplink = app.config.deeplink.as_ref().ok_or(label::NOT_FOUND)?;
+    let link = app.config.deeplink.as_ref().ok_or(label::NOT_FOUND)?;
+    let backend = link.backend_url.as_str();
+    let black_list = format!("{backend}/clientblacklist");
     let json = DeeplinkJson {
         endpoints: EndpointsJson {
-            backend: &deeplink.backend_url,
-            backend_ws: &deeplink.backend_ws_url,
-            black_list: &deeplink.black_list_url,
-            teams: &deeplink.teams_url,
-            accounts: &deeplink.accounts_url,
-            website: &deeplink.website_url,
+            backend,
+            backend_ws: link.backend_ws_url.as_deref().unwrap_or(backend),
+            black_list: link.black_list_url.as_deref().unwrap_or(&black_list),
+            teams: link.teams_url.as_deref().unwrap_or(backend),
+            accounts: link.accounts_url.as_deref().unwrap_or(backend),
+            website: link.website_url.as_deref().unwrap_or(backend),
         },
-        title: &deeplink.title,
+        title: title(&app, link),
     };
     let everybody = HeaderValue::from_static("*");
     Ok(([(header::ACCESS_CONTROL_ALLOW_ORIGIN, everybody)], Json(json)).into_response())
@@ -89,11 +94,15 @@ pub(crate) async fn deeplink(State(app): State<App>) -> Result<Response, HttpErr
 pub(crate) async fn deeplink_page(State(app): State<App>) -> Result<Html<String>, HttpError> {
     let deeplink = app.config.deeplink.as_ref().ok_or(label::NOT_FOUND)?;
     let url = escape(&deeplink.backend_url);
-    let title = escape(&deeplink.title);
+    let title = escape(title(&app, deeplink));
     Ok(Html(format!(
         "<!DOCTYPE html><html><head><meta charset=\"utf-8\"><title>{title}</title></head><body>\
          <a href=\"wire://access/?config={url}/deeplink.json\">Open {title} in the app</a></body></html>"
     )))
+}
+
+fn title<'a>(app: &'a App, link: &'a Deeplink) -> &'a str {
+    link.title.as_deref().unwrap_or(app.domain.as_str())
 }
 
 fn escape(text: &str) -> String {
@@ -203,12 +212,17 @@ pub(crate) async fn method_not_allowed() -> HttpError {
 /// Versions of an app that are refused.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ClientBlacklist {
-    min_version: &'static str,
-    exclude: [String; 0],
+    min_version: String,
+    exclude: Vec<String>,
 }
 
-/// `GET /clientblacklist/{platform}`: no version of an app is refused here.
+/// `GET /clientblacklist/{platform}`: versions of the app for `android` or `ios` that may not be used any more.
 #[tracing::instrument(name = "http.startup.client_blacklist", level = "debug", skip_all)]
-pub(crate) async fn client_blacklist() -> Json<ClientBlacklist> {
-    Json(ClientBlacklist { min_version: "0", exclude: [] })
+pub(crate) async fn client_blacklist(State(app): State<App>, Path(platform): Path<String>) -> Json<ClientBlacklist> {
+    let versions = match platform.as_str() {
+        "android" => app.config.blacklist.android.clone(),
+        "ios" => app.config.blacklist.ios.clone(),
+        _ => AppVersions::default(),
+    };
+    Json(ClientBlacklist { min_version: versions.min_version, exclude: versions.exclude })
 }

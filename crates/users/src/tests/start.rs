@@ -11,13 +11,15 @@ async fn what_apps_ask_at_start() {
     let backend = Backend::start("alpha.test", &network, |config| {
         config.deeplink = Some(Deeplink {
             backend_url: "https://api.alpha.test".to_owned(),
-            backend_ws_url: "https://ws.alpha.test".to_owned(),
-            black_list_url: "https://api.alpha.test/clientblacklist".to_owned(),
-            teams_url: "https://teams.alpha.test".to_owned(),
-            accounts_url: "https://account.alpha.test".to_owned(),
-            website_url: "https://alpha.test".to_owned(),
-            title: "Alpha".to_owned(),
+            backend_ws_url: Some("https://ws.alpha.test".to_owned()),
+            title: Some("Alpha & <Sons>".to_owned()),
+            black_list_url: None,
+            teams_url: Some("https://teams.alpha.test".to_owned()),
+            accounts_url: None,
+            website_url: None,
         });
+        config.blacklist.ios.min_version = "3000".to_owned();
+        config.blacklist.ios.exclude = vec!["3003".to_owned()];
     })
     .await;
     let ann = backend.register("Ann").await;
@@ -29,13 +31,23 @@ async fn what_apps_ask_at_start() {
     assert_eq!(version, expected);
     open("GET", "/status", None).await.expect(200);
     let deeplink = open("GET", "/deeplink.json", None).await.expect(200);
-    assert_eq!(deeplink["endpoints"]["backendWSURL"], "https://ws.alpha.test");
-    assert_eq!(deeplink["endpoints"].as_object().unwrap().len(), 6);
+    let endpoints = json!({
+        "backendURL": "https://api.alpha.test",
+        "backendWSURL": "https://ws.alpha.test",
+        "blackListURL": "https://api.alpha.test/clientblacklist",
+        "teamsURL": "https://teams.alpha.test",
+        "accountsURL": "https://api.alpha.test",
+        "websiteURL": "https://api.alpha.test",
+    });
+    assert_eq!(deeplink, json!({ "endpoints": endpoints, "title": "Alpha & <Sons>" }));
     assert_eq!(open("GET", "/config.json", None).await.expect(200), deeplink);
     let page = open("GET", "/deeplink.html", None).await.expect(200);
     assert!(page.as_str().unwrap().contains("wire://access/?config=https://api.alpha.test/deeplink.json"));
+    assert!(page.as_str().unwrap().contains("<title>Alpha &amp; &lt;Sons&gt;</title>"));
     let blacklist = open("GET", "/clientblacklist/android", None).await.expect(200);
     assert_eq!(blacklist, json!({ "min_version": "0", "exclude": [] }));
+    let blacklist = open("GET", "/clientblacklist/ios", None).await.expect(200);
+    assert_eq!(blacklist, json!({ "min_version": "3000", "exclude": ["3003"] }));
     let email = Some(json!({ "email": "a@b.c" }));
     let registration = open("POST", "/get-domain-registration", email.clone()).await.expect(200);
     assert_eq!(registration, json!({ "domain_redirect": "none" }));
@@ -76,18 +88,24 @@ async fn without_settings_the_answers_are_still_true() {
 
 #[test]
 fn a_wrong_configuration_is_named_with_key_value_and_what_is_allowed() {
-    let refused = |adapt: fn(&mut Config)| {
+    fn refused(adapt: impl FnOnce(&mut Config)) -> String {
         let mut config = crate::testing::config(std::path::Path::new("mail"));
         config.check().unwrap();
         adapt(&mut config);
         config.check().unwrap_err()
-    };
+    }
     let text = refused(|config| config.tokens.access_seconds = 1);
     assert_eq!(text, "users.tokens.access_seconds = 1: allowed are 10 to 86400");
     assert!(refused(|config| config.mail = Mail::default()).contains("users.mail"));
     assert!(refused(|config| config.mail.from = Some("nobody".to_owned())).contains("\"nobody\""));
     assert!(refused(|config| config.calls.secret = None).contains("users.calls.secret"));
     assert!(refused(|config| config.calls.turn_uris.push("http://x".to_owned())).contains("turn:"));
+    for url in ["api.example.com", "https://", "https://api.example.com/", "https://a b"] {
+        let wrong = refused(|config| {
+            config.deeplink = Some(serde_json::from_value(json!({ "backend_url": url })).unwrap());
+        });
+        assert!(wrong.contains("users.deeplink.backend_url") && wrong.contains(url), "{wrong}");
+    }
     let domains = refused(|config| config.registration = Registration::Domains(vec!["*".to_owned()]));
     assert!(domains.contains("users.registration"));
     let none: Config = serde_json::from_str("{}").unwrap();

@@ -1,5 +1,8 @@
 //! The configuration file of a backend: the domain, what every process needs, and one section per service.
 
+pub(crate) mod command;
+mod reference;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -11,13 +14,17 @@ use aldis_runtime::{
     telemetry::{LogConfig, TracingConfig},
 };
 use aldis_types::Domain;
-use serde::Deserialize;
+use documented::{Documented, DocumentedFields};
+use serde::{Deserialize, Serialize};
 
-/// The whole file.
-#[derive(Debug, Clone, Deserialize)]
+/// Keys that belong to no table.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The backend's domain, part of every id that it gives out: fixed for life.
+    /// The backend's domain. It is part of every id that the backend gives out and can never be changed.
+    ///
+    /// Allowed: two or more labels of letters, digits and hyphens (or `localhost`), the last one not beginning with a
+    /// digit.
     pub(crate) domain: Domain,
     /// `[store]`.
     pub(crate) store: StoreConfig,
@@ -53,16 +60,25 @@ pub(crate) struct Config {
     pub(crate) services: ServicesConfig,
 }
 
-/// `[store]`: the embedded store.
-#[derive(Debug, Clone, Deserialize)]
+/// The embedded store.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoreConfig {
-    /// The file. Its folder must exist; the administration socket and lock files lie beside it.
+    /// The file. Lock files, the write-ahead log, snapshots before migrations and `admin.sock` lie beside it:
+    /// keep the folder private, and on a local disk. Read by every process, opened by those of `users`,
+    /// `conversations` and `notifications`.
+    ///
+    /// Allowed: a file in a folder that exists.
     pub(crate) path: PathBuf,
-    /// Connections for reading.
+    /// Connections for reading, each with a page cache of up to 64 MiB.
+    ///
+    /// Allowed: 1 to 64.
     #[serde(default = "readers")]
     pub(crate) readers: usize,
-    /// Size of the file at which writes are refused, in MiB. Absent: as large as the disk.
+    /// Size of the file, in MiB, at which writes are refused; clients get 503 `overloaded` then. Without it: as large
+    /// as the disk.
+    ///
+    /// Allowed: 16 or more.
     #[serde(default)]
     pub(crate) max_mib: Option<u32>,
 }
@@ -71,13 +87,15 @@ fn readers() -> usize {
     2
 }
 
-/// `[operations]`: health and metrics.
-#[derive(Debug, Clone, Deserialize)]
+/// Health and metrics.
+#[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OperationsConfig {
-    /// Serves `/healthz`, `/readyz`, `/metrics` of `aldis all`.
+    /// Where `aldis all` serves `/healthz`, `/readyz`, `/metrics`.
     pub(crate) listen: SocketAddr,
     /// How long requests under way may take once the process is asked to stop.
+    ///
+    /// Allowed: 0 to 600.
     pub(crate) drain_seconds: u64,
 }
 
@@ -87,36 +105,52 @@ impl Default for OperationsConfig {
     }
 }
 
-/// `[services]`: listeners and addresses of services in processes of their own.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// Services in processes of their own. Not needed for `aldis all`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ServicesConfig {
-    /// The authority of internal certificates. Without it, services talk without TLS, on loopback only.
+    /// The authority of internal certificates. Without it services talk without TLS, on loopback only.
     pub(crate) ca_file: Option<PathBuf>,
+    /// `[services.users]`.
     pub(crate) users: ServiceConfig,
+    /// `[services.conversations]`.
     pub(crate) conversations: ServiceConfig,
+    /// `[services.assets]`.
     pub(crate) assets: ServiceConfig,
+    /// `[services.notifications]`.
     pub(crate) notifications: ServiceConfig,
+    /// `[services.federator]`.
     pub(crate) federator: ServiceConfig,
 }
 
-/// `[services.<service>]`.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// One service: `users`, `conversations`, `assets`, `notifications` or `federator`. An internal certificate carries the DNS
+/// name `<service>.internal.<domain>` (for instance `users.internal.example.com`) and may be used for server and client.
+/// Both sides of every internal connection check the other's name, with TLS 1.3; federation listeners accept the federator
+/// alone. Certificate, key and authority are looked at every two seconds; new ones are in force without a restart, and
+/// connections that were made with the old ones are replaced.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ServiceConfig {
     /// Where it serves clients.
+    ///
+    /// Services: all but `federator`.
     pub(crate) client: Option<SocketAddr>,
     /// Where it serves our other services.
     pub(crate) internal: Option<SocketAddr>,
-    /// Where it serves our federator.
+    /// Where it serves our federator. Needed with `[federation]`; without that of `assets` other backends cannot
+    /// fetch files from here.
+    ///
+    /// Services: `users`, `conversations`, `assets`.
     pub(crate) federation: Option<SocketAddr>,
     /// Where it serves `/healthz`, `/readyz`, `/metrics`.
     pub(crate) operations: Option<SocketAddr>,
-    /// `host:port` at which other services reach the internal listener, if that is not its own address.
+    /// Where other services reach the internal listener, if that is not its own address.
     pub(crate) internal_address: Option<String>,
-    /// `host:port` at which the federator reaches the federation listener, if that is not its own address.
+    /// Where the federator reaches the federation listener, if that is not its own address.
+    ///
+    /// Services: `users`, `conversations`, `assets`.
     pub(crate) federation_address: Option<String>,
-    /// Its certificate for internal connections.
+    /// Its certificate for internal connections, with `key_file` and `services.ca_file`.
     pub(crate) certificate_file: Option<PathBuf>,
     /// The private key of that certificate.
     pub(crate) key_file: Option<PathBuf>,
@@ -161,7 +195,15 @@ impl ServicesConfig {
 
 /// Keys whose values are file names.
 fn paths() -> Vec<String> {
-    let mut paths: Vec<String> = ["store.path", "users.mail.folder", "services.ca_file"].map(str::to_owned).into();
+    let mut paths: Vec<String> = [
+        "store.path",
+        "users.mail.folder",
+        "users.calls.turn_uris_file",
+        "notifications.push.webhook_secret_file",
+        "services.ca_file",
+    ]
+    .map(str::to_owned)
+    .into();
     paths.extend(aldis_api::serve::PATHS.iter().map(|key| format!("client.{key}")));
     paths.extend(aldis_federator::PATHS.iter().map(|key| format!("federation.{key}")));
     paths.extend(aldis_assets::PATHS.iter().map(|key| format!("assets.{key}")));
