@@ -139,7 +139,9 @@ fn is_federation(status: u16) -> bool {
 
 fn compare(name: &str, ours: &Api, theirs: &Api, differ: &mut BTreeSet<String>) {
     let (mine, other) = (&ours.operations[name], theirs.operations.get(name));
-    let mut note = |what: String| drop(differ.insert(format!("{name}: {what}")));
+    let mut note = |what: String| {
+        differ.insert(format!("{name}: {what}"));
+    };
     let Some(other) = other else { return note("is not there".to_owned()) };
 
     if let (Some(read), Some(known)) = (json_of(&mine["requestBody"]), json_of(&other["requestBody"])) {
