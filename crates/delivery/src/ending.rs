@@ -69,6 +69,7 @@ impl Outbox {
         self.shared
             .db
             .write(move |tx| {
+                shared.remove_delivered(tx)?;
                 let old = shared.key(tx, &backend)?;
                 if !tx.prepare_cached(&shared.sql.any)?.query_row([&old], |row| row.get::<_, bool>(0))? {
                     return Ok(());
@@ -81,6 +82,7 @@ impl Outbox {
                 Ok(())
             })
             .await?;
+        self.forget_fresh(domain);
         self.drop_retired().await
     }
 

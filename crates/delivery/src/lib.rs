@@ -11,6 +11,7 @@ mod backlog;
 mod dead;
 mod ending;
 mod event_id;
+mod fresh;
 mod local;
 mod outbox;
 mod peer;

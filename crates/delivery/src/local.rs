@@ -9,6 +9,7 @@ use aldis_proto::{
         RemoveUserQueuesRequest, RemoveUserRequest, memberships_client::MembershipsClient, push_client::PushClient,
     },
 };
+use aldis_storage::StoreError;
 use aldis_types::EventId;
 use futures::future::{BoxFuture, FutureExt};
 use prost::Message;
@@ -16,7 +17,8 @@ use tonic::{Code, Request, Status};
 
 use crate::{
     derive_event_id, event_id,
-    outbox::{LocalService, Outbox},
+    fresh::Reader,
+    outbox::{LocalQueue, LocalService, Outbox},
     window::{Backoff, MAX_BYTES, MAX_ROWS, Row},
 };
 
@@ -65,20 +67,15 @@ fn request<M>(message: M) -> Request<M> {
     request
 }
 
-/// Reads the next rows, waiting for some; counts them as read through `cursor`.
-async fn next(outbox: &Outbox, service: LocalService, cursor: &mut i64) -> Vec<Row> {
+/// Reads the next rows, waiting for some.
+async fn next(reader: &mut Reader<'_>, queue: &LocalQueue) -> Vec<Row> {
     let mut backoff = Backoff::new();
     loop {
-        match outbox.next_rows(service.key(), *cursor, MAX_ROWS, MAX_BYTES).await {
-            Ok(rows) if rows.is_empty() => {
-                if let Some(queue) = outbox.local_queue(service) {
-                    queue.wake.notified().await;
-                }
-            }
-            Ok(rows) => {
-                *cursor = rows.last().map_or(*cursor, |row| row.id);
-                return rows;
-            }
+        match reader.next(MAX_ROWS, MAX_BYTES).await {
+            Ok(rows) if rows.is_empty() => queue.tail.wake.notified().await,
+            Ok(rows) => return rows,
+            // The process is about to end.
+            Err(StoreError::Closed) => std::future::pending().await,
             Err(error) => {
                 tracing::error!(%error, "reading the outbox failed");
                 backoff.pause().await;
@@ -88,11 +85,12 @@ async fn next(outbox: &Outbox, service: LocalService, cursor: &mut i64) -> Vec<R
 }
 
 /// Removes what was delivered and tells who waits for it.
-fn done(outbox: &Outbox, service: LocalService, rows: &[Row]) {
-    if let (Some(queue), Some(last)) = (outbox.local_queue(service), rows.last()) {
+fn done(outbox: &Outbox, queue: &LocalQueue, rows: &[Row]) {
+    if let Some(last) = rows.last() {
         queue.delivered(last.id);
     }
-    outbox.remove(rows.iter().map(|row| row.id).collect());
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    outbox.remove(&ids);
 }
 
 /// Rows go out in runs: pushes that follow each other as one call.
@@ -101,9 +99,10 @@ pub(crate) async fn relay_notifications(outbox: Outbox, channel: Channel) {
     let mut client = PushClient::new(channel)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let mut cursor = 0;
+    let Some(queue) = outbox.local_queue(SERVICE) else { return };
+    let mut reader = Reader::new(&outbox, &queue.tail, SERVICE.key().into());
     loop {
-        let rows = next(&outbox, SERVICE, &mut cursor).await;
+        let rows = next(&mut reader, queue).await;
         let mut rest = rows.as_slice();
         while !rest.is_empty() {
             let (count, notifications) = run_of_pushes(&outbox, rest);
@@ -115,7 +114,7 @@ pub(crate) async fn relay_notifications(outbox: Outbox, channel: Channel) {
                 let client = client.clone();
                 deliver_one(&outbox, &rest[0], || tell_other(client.clone(), row.clone()).boxed()).await;
             }
-            done(&outbox, SERVICE, &rest[..run]);
+            done(&outbox, queue, &rest[..run]);
             rest = &rest[run..];
         }
     }
@@ -227,13 +226,14 @@ async fn deliver_one(outbox: &Outbox, row: &Row, deliver: impl Fn() -> BoxFuture
 pub(crate) async fn relay_conversations(outbox: Outbox, channel: Channel) {
     const SERVICE: LocalService = LocalService::Conversations;
     let client = MembershipsClient::new(channel);
-    let mut cursor = 0;
+    let Some(queue) = outbox.local_queue(SERVICE) else { return };
+    let mut reader = Reader::new(&outbox, &queue.tail, SERVICE.key().into());
     loop {
-        let rows = next(&outbox, SERVICE, &mut cursor).await;
+        let rows = next(&mut reader, queue).await;
         for row in &rows {
             let id = row_event_id(&outbox, SERVICE, row);
             deliver_one(&outbox, row, || apply(client.clone(), row.clone(), id).boxed()).await;
-            done(&outbox, SERVICE, std::slice::from_ref(row));
+            done(&outbox, queue, std::slice::from_ref(row));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -16,15 +16,17 @@ use bytes::Bytes;
 use rand::Rng;
 use rusqlite::{Connection, params};
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::JoinSet,
 };
 
 use crate::{
     dead,
     ending::{by_domain, domain_of},
+    fresh::{Link, Tail},
     local, peer, positions,
     schema::Statements,
+    window::Row,
 };
 
 /// How often dead letters are brought within their bounds.
@@ -99,8 +101,7 @@ pub struct Outgoing {
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Appended {
-    backends: HashSet<Domain>,
-    services: BTreeMap<LocalService, i64>,
+    links: Vec<(Peer, Link)>,
 }
 
 /// The outbox of one component. Cheap to clone.
@@ -121,15 +122,24 @@ pub(crate) struct Shared {
     /// Some backend has a key that is not its domain.
     pub(crate) renamed: AtomicBool,
     services: HashMap<LocalService, LocalQueue>,
-    backends: Mutex<HashMap<Domain, Arc<Notify>>>,
+    backends: Mutex<HashMap<Domain, Arc<Tail>>>,
+    /// Delivered rows that are to be removed.
+    delivered: Mutex<Vec<i64>>,
     new_backends: mpsc::UnboundedSender<Domain>,
     arrivals: Mutex<Option<mpsc::UnboundedReceiver<Domain>>>,
+}
+
+impl Shared {
+    /// Delivered rows that are to be removed.
+    pub(crate) fn delivered(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Wakes the relay to one of our own services and tells waiters how far it got.
 #[derive(Default)]
 pub(crate) struct LocalQueue {
-    pub(crate) wake: Notify,
+    pub(crate) tail: Tail,
     progress: Mutex<Progress>,
 }
 
@@ -205,6 +215,7 @@ impl Outbox {
             renamed: AtomicBool::new(renamed),
             services: LocalService::ALL.map(|service| (service, LocalQueue::default())).into(),
             backends: Mutex::default(),
+            delivered: Mutex::default(),
             new_backends,
             arrivals: Mutex::new(Some(arrivals)),
         };
@@ -222,10 +233,12 @@ impl Outbox {
         let shared = &self.shared;
         let now = shared.clock.now().millis();
         let mut appended = Appended::default();
+        let mut last: HashMap<Cow<'static, str>, i64> = HashMap::new();
+        let mut newest = tx.prepare_cached(&shared.sql.newest)?;
         let mut insert = tx.prepare_cached(&shared.sql.insert)?;
         let mut next_in_lane = tx.prepare_cached(&shared.sql.next_in_lane)?;
         for item in outgoing {
-            let key = match &item.peer {
+            let key: Cow<'static, str> = match &item.peer {
                 Peer::Backend(domain) => Cow::Owned(shared.key(tx, domain)?),
                 Peer::Service(service) => Cow::Borrowed(service.key()),
             };
@@ -234,48 +247,63 @@ impl Outbox {
                 Peer::Backend(_) => next_in_lane.query_row(params![&key, lane], |row| row.get(0))?,
                 Peer::Service(_) => 0,
             };
+            let previous = match last.get(&key) {
+                Some(id) => *id,
+                None => newest.query_row([&key], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0),
+            };
             insert.execute(params![&key, lane, sequence, item.kind, item.body.as_ref(), now, self.trace.as_deref()])?;
-            match &item.peer {
-                Peer::Backend(domain) => {
-                    appended.backends.insert(domain.clone());
-                }
-                Peer::Service(service) => {
-                    appended.services.insert(*service, tx.last_insert_rowid());
-                }
-            }
+            let id = tx.last_insert_rowid();
+            last.insert(key.clone(), id);
+            let row = Row {
+                id,
+                lane: item.lane,
+                sequence: sequence.cast_unsigned(),
+                kind: item.kind,
+                body: item.body.clone(),
+                trace: self.trace.as_deref().map(str::to_owned),
+            };
+            appended.links.push((item.peer.clone(), Link { key, previous, row }));
         }
         Ok(appended)
     }
 
-    /// Wakes the relays after the commit.
+    /// Hands the rows to the relays after the commit.
     pub fn committed(&self, appended: Appended) -> Delivery {
-        for domain in &appended.backends {
-            self.wake_backend(domain);
-        }
-        let mut waiting = Vec::with_capacity(appended.services.len());
-        for (service, id) in appended.services {
-            if let Some(queue) = self.shared.services.get(&service) {
-                waiting.extend(queue.wait(id));
-                queue.wake.notify_one();
+        let mut last: BTreeMap<LocalService, i64> = BTreeMap::new();
+        for (peer, link) in appended.links {
+            match peer {
+                Peer::Backend(domain) => self.tail(&domain).offer(link),
+                Peer::Service(service) => {
+                    last.insert(service, link.row.id);
+                    if let Some(queue) = self.shared.services.get(&service) {
+                        queue.tail.offer(link);
+                    }
+                }
             }
         }
-        Delivery { waiting }
+        let services = last.into_iter().filter_map(|(service, id)| self.shared.services.get(&service)?.wait(id));
+        Delivery { waiting: services.collect() }
     }
 
-    fn wake_backend(&self, domain: &Domain) {
+    /// The tail of a backend, whose relay is started with it.
+    fn tail(&self, domain: &Domain) -> Arc<Tail> {
         let mut backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(wake) = backends.get(domain) {
-            wake.notify_one();
-        } else {
-            backends.insert(domain.clone(), Arc::new(Notify::new()));
-            // Without a running relay the rows wait for the next start.
-            let _ = self.shared.new_backends.send(domain.clone());
+        if let Some(tail) = backends.get(domain) {
+            return tail.clone();
         }
+        let tail = Arc::<Tail>::default();
+        backends.insert(domain.clone(), tail.clone());
+        // Without a running relay the rows wait for the next start.
+        let _ = self.shared.new_backends.send(domain.clone());
+        tail
     }
 
-    fn backend_wake(&self, domain: &Domain) -> Arc<Notify> {
-        let mut backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
-        backends.entry(domain.clone()).or_default().clone()
+    /// Sends nothing more to a backend from memory until its relay begins anew.
+    pub(crate) fn forget_fresh(&self, domain: &Domain) {
+        let backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tail) = backends.get(domain) {
+            tail.leave();
+        }
     }
 
     pub(crate) fn local_queue(&self, service: LocalService) -> Option<&LocalQueue> {
@@ -295,7 +323,7 @@ impl Outbox {
             tasks.spawn(local::relay_conversations(self.clone(), channel));
         }
         for domain in self.waiting_backends().await {
-            self.wake_backend(&domain);
+            self.tail(&domain);
         }
         let leftover = self.clone();
         tasks.spawn(async move {
@@ -313,8 +341,8 @@ impl Outbox {
                 arrival = arrivals.recv() => {
                     let Some(domain) = arrival else { return };
                     if running.insert(domain.clone()) {
-                        let wake = self.backend_wake(&domain);
-                        tasks.spawn(peer::relay(self.clone(), relays.clone(), domain, wake));
+                        let tail = self.tail(&domain);
+                        tasks.spawn(peer::relay(self.clone(), relays.clone(), domain, tail));
                     }
                 }
                 _ = measure.tick() => self.measure().await,

@@ -19,15 +19,13 @@ use aldis_proto::{
 use aldis_storage::StoreError;
 use aldis_types::Domain;
 use bytes::Bytes;
-use tokio::{
-    sync::{Notify, mpsc},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, metadata::AsciiMetadataValue};
 
 use crate::{
     event_id,
+    fresh::{Reader, Tail},
     outbox::{Component, Outbox, Relays},
     window::{Backoff, MAX_BYTES, MAX_ROWS, Row, WITHDRAWN},
 };
@@ -68,12 +66,14 @@ enum Ended {
 }
 
 /// Runs for as long as it is polled.
-pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, wake: Arc<Notify>) {
+pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, tail: Arc<Tail>) {
     let component = outbox.shared.component.as_str();
     let mut backoff = Backoff::new();
     loop {
         let key = match outbox.key(&domain).await {
             Ok(key) => key,
+            // The process is about to end.
+            Err(StoreError::Closed) => std::future::pending().await,
             Err(error) => {
                 tracing::error!(%error, "reading the outbox failed");
                 backoff.pause().await;
@@ -84,9 +84,10 @@ pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, wake: 
             Ok(true) => {}
             Ok(false) => {
                 // A lost wake-up is not expected; the bound keeps it from mattering.
-                let _ = tokio::time::timeout(SAFETY, wake.notified()).await;
+                let _ = tokio::time::timeout(SAFETY, tail.wake.notified()).await;
                 continue;
             }
+            Err(StoreError::Closed) => std::future::pending().await,
             Err(error) => {
                 tracing::error!(%error, "reading the outbox failed");
                 backoff.pause().await;
@@ -97,8 +98,7 @@ pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, wake: 
             // Meanwhile what waited may have been dropped.
             continue;
         }
-        let mut stream = Stream::new(&outbox, &relays, &domain, key);
-        let ended = stream.run(&wake, &mut backoff).await;
+        let ended = Stream::new(&outbox, &relays, &domain, &tail, key).run(&mut backoff).await;
         metrics::counter!("aldis_outbox_streams_ended_total", "component" => component).increment(1);
         match ended {
             Ended::Fenced(epoch) => {
@@ -136,12 +136,10 @@ struct Stream<'a> {
     outbox: &'a Outbox,
     relays: &'a Relays,
     domain: &'a Domain,
-    /// Under which its rows are kept.
-    key: String,
     /// What it is told about our lanes.
     incarnation: [u8; 16],
-    /// Rows up to here were read in this pass.
-    cursor: i64,
+    tail: &'a Tail,
+    reader: Reader<'a>,
     /// By lane and sequence.
     in_flight: HashMap<(Lane, u64), (i64, usize)>,
     in_flight_bytes: usize,
@@ -155,14 +153,15 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(outbox: &'a Outbox, relays: &'a Relays, domain: &'a Domain, key: String) -> Self {
+    /// A stream for the rows that are kept under `key`.
+    fn new(outbox: &'a Outbox, relays: &'a Relays, domain: &'a Domain, tail: &'a Tail, key: String) -> Self {
         Self {
             outbox,
             relays,
             domain,
             incarnation: outbox.shared.incarnation_of(&key),
-            key,
-            cursor: 0,
+            tail,
+            reader: Reader::new(outbox, tail, key.into()),
             in_flight: HashMap::new(),
             in_flight_bytes: 0,
             waiting: HashMap::new(),
@@ -172,14 +171,14 @@ impl<'a> Stream<'a> {
         }
     }
 
-    async fn run(&mut self, wake: &Notify, backoff: &mut Backoff) -> Ended {
-        match self.run_inner(wake, backoff).await {
+    async fn run(mut self, backoff: &mut Backoff) -> Ended {
+        match self.run_inner(backoff).await {
             Ok(never) => match never {},
             Err(ended) => ended,
         }
     }
 
-    async fn run_inner(&mut self, wake: &Notify, backoff: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
+    async fn run_inner(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
         let (sender, mut answers) = self.open().await?;
         backoff.reset();
         self.max_message_bytes = self.relays.peers.max_message_bytes(self.domain).await;
@@ -192,7 +191,7 @@ impl<'a> Stream<'a> {
                     let answer = answer.map_err(|status| PeerError::from_status(self.domain, &status))?;
                     self.answered(answer.ok_or(Ended::Closed)?).await?;
                 }
-                () = wake.notified() => {}
+                () = self.tail.wake.notified() => {}
                 _ = changes.changed() => {
                     if !self.relays.policy.allows(self.domain) {
                         return Err(Ended::Denied);
@@ -240,12 +239,13 @@ impl<'a> Stream<'a> {
         while self.in_flight.len() < MAX_ROWS && (self.in_flight_bytes < MAX_BYTES || self.in_flight.is_empty()) {
             let room = MAX_ROWS - self.in_flight.len();
             let bytes = MAX_BYTES.saturating_sub(self.in_flight_bytes);
-            let rows = self.outbox.next_rows(&self.key, self.cursor, room, bytes).await?;
-            let Some(last) = rows.last() else { return Ok(()) };
-            if self.in_flight_bytes + rows[0].body.len() > MAX_BYTES && !self.in_flight.is_empty() {
+            let before = self.reader.cursor();
+            let rows = self.reader.next(room, bytes).await?;
+            let Some(first) = rows.first() else { return Ok(()) };
+            if self.in_flight_bytes + first.body.len() > MAX_BYTES && !self.in_flight.is_empty() {
+                self.reader.back_to(Some(before));
                 return Ok(());
             }
-            self.cursor = last.id;
             let mut envelopes = Vec::with_capacity(rows.len());
             for mut row in rows {
                 if self.is_too_large(&row) {
@@ -312,11 +312,11 @@ impl<'a> Stream<'a> {
             .increment(delivered.len() as u64);
         self.removed.extend(&delivered);
         if self.removed.len() > 16 * MAX_ROWS {
-            // Rows far behind the cursor are not read again; those near it are gone from the table long since.
+            // Most are gone from the table by now; one that is not may be sent again, which changes nothing.
             self.removed.clear();
             self.removed.extend(&delivered);
         }
-        self.outbox.remove(delivered);
+        self.outbox.remove(&delivered);
         Ok(())
     }
 
@@ -357,16 +357,15 @@ impl<'a> Stream<'a> {
         [lanes, silence, Some(safety)].into_iter().flatten().min().unwrap_or(safety)
     }
 
-    /// Frees lanes whose pause is over, and reads from the start again for their sake.
+    /// Frees lanes whose pause is over, and reads from the start again for their sake. Looks into the table in any case.
     fn woken(&mut self, now: Instant) -> Result<(), Ended> {
         if !self.in_flight.is_empty() && now >= self.last_answer + SILENCE {
             return Err(Ended::Silent);
         }
         let before = self.waiting.len();
         self.waiting.retain(|_, until| *until > now);
-        if self.waiting.len() < before {
-            self.cursor = 0;
-        }
+        let is_freed = self.waiting.len() < before;
+        self.reader.back_to(Some(self.reader.cursor()).filter(|_| !is_freed));
         Ok(())
     }
 }

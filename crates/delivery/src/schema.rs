@@ -88,6 +88,7 @@ macro_rules! schema_incarnations {
 pub(crate) struct Statements {
     pub(crate) next_in_lane: String,
     pub(crate) insert: String,
+    pub(crate) newest: String,
     pub(crate) batch: String,
     pub(crate) any: String,
     pub(crate) peers: String,
@@ -122,6 +123,7 @@ impl Statements {
             insert: format!(
                 "INSERT INTO {c}_outbox (peer, lane, sequence, kind, body, created, trace) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
             ),
+            newest: format!("SELECT max(id) FROM {c}_outbox WHERE peer = ?1"),
             batch: format!(
                 "SELECT id, lane, sequence, kind, body, trace FROM {c}_outbox WHERE peer = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
             ),

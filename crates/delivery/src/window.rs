@@ -2,9 +2,9 @@
 
 use aldis_storage::StoreError;
 use bytes::Bytes;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Shared};
 
 /// Most rows on their way at once.
 pub(crate) const MAX_ROWS: usize = 256;
@@ -23,6 +23,18 @@ pub(crate) struct Row {
     pub(crate) kind: u32,
     pub(crate) body: Bytes,
     pub(crate) trace: Option<String>,
+}
+
+impl Shared {
+    /// Removes delivered rows, inside a job.
+    pub(crate) fn remove_delivered(&self, tx: &Connection) -> Result<(), StoreError> {
+        let delivered = std::mem::take(&mut *self.delivered());
+        let mut delete = tx.prepare_cached(&self.sql.delete)?;
+        for id in delivered {
+            delete.execute([id])?;
+        }
+        Ok(())
+    }
 }
 
 impl Outbox {
@@ -74,25 +86,20 @@ impl Outbox {
             .await
     }
 
-    /// Removes delivered rows in the background; rows that a crash leaves are delivered again, which changes nothing.
-    pub(crate) fn remove(&self, ids: Vec<i64>) {
+    /// Removes delivered rows along with a later commit; rows that a crash leaves are delivered again, which changes
+    /// nothing.
+    pub(crate) fn remove(&self, ids: &[i64]) {
         if ids.is_empty() {
             return;
         }
-        let shared = self.shared.clone();
-        tokio::spawn(async move {
-            let statements = shared.clone();
-            let removed = shared.db.write(move |tx| {
-                let mut delete = tx.prepare_cached(&statements.sql.delete)?;
-                for id in ids {
-                    delete.execute([id])?;
-                }
-                Ok(())
-            });
-            if let Err(error) = removed.await {
-                tracing::warn!(%error, "delivered rows could not be removed; they will be delivered again");
-            }
-        });
+        let mut delivered = self.shared.delivered();
+        let is_first = delivered.is_empty();
+        delivered.extend(ids);
+        drop(delivered);
+        if is_first {
+            let shared = self.shared.clone();
+            self.shared.db.write_along(move |tx| shared.remove_delivered(tx));
+        }
     }
 
     /// Moves a row that was refused for good to the dead letters.

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     Migration, StoreError, migrations,
-    writer::{self, Job},
+    writer::{self, Job, Order},
 };
 
 /// How the embedded store is opened.
@@ -36,7 +36,7 @@ impl Default for DbOptions {
 /// The embedded store of one backend. Cheap to clone; the writer stops when the last clone is dropped.
 #[derive(Clone)]
 pub struct Db {
-    jobs: Sender<Job>,
+    orders: Sender<Order>,
     readers: Arc<Readers>,
     path: Arc<PathBuf>,
 }
@@ -103,7 +103,7 @@ impl Db {
             connection.pragma_update(None, "max_page_count", pages)?;
         }
         prepare(&connection)?;
-        let (jobs, queue) = mpsc::channel();
+        let (orders, queue) = mpsc::channel();
         std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer::run(connection, queue))?;
         let readers =
             Readers { idle: parking::Pool::default(), permits: Arc::new(Semaphore::new(options.readers.max(1))) };
@@ -113,7 +113,7 @@ impl Db {
             prepare(&reader)?;
             readers.idle.put(reader);
         }
-        Ok(Self { jobs, readers: Arc::new(readers), path: Arc::new(path.to_owned()) })
+        Ok(Self { orders, readers: Arc::new(readers), path: Arc::new(path.to_owned()) })
     }
 
     /// Where the file lies.
@@ -159,8 +159,26 @@ impl Db {
                 let _ = answer.send(committed.and(result));
             })
         });
-        self.jobs.send(job).map_err(|_| StoreError::Closed)?;
+        self.orders.send(Order::Now(job)).map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Runs `job` along with the next group, or after a quarter of a second in one of its own: for what may be lost in a
+    /// crash, and nobody waits for. Meanwhile readers see what was before. A failure is logged.
+    pub fn write_along<F>(&self, job: F)
+    where
+        F: FnOnce(&Connection) -> Result<(), StoreError> + Send + 'static,
+    {
+        let job: Job = Box::new(move |connection| {
+            let result = writer::in_savepoint(connection, job);
+            Box::new(move |committed| {
+                if let Err(error) = committed.and(result) {
+                    tracing::warn!(%error, "a write that nobody waits for failed");
+                }
+            })
+        });
+        // The writer ends with its last handle, and we hold one.
+        let _ = self.orders.send(Order::Along(job));
     }
 
     /// Runs `query` on one of the readers, which see every commit that was answered.
@@ -179,6 +197,7 @@ impl Db {
             drop(permit);
             result.unwrap_or(Err(StoreError::Panicked))
         });
-        task.await.map_err(|_| StoreError::Panicked)?
+        // A query that panicked has said so by itself; one that never ran was dropped with the runtime.
+        task.await.map_err(|_| StoreError::Closed)?
     }
 }

@@ -48,6 +48,38 @@ async fn a_job_that_fails_or_panics_is_rolled_back_alone() {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_goes_along_or_is_done_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(&folder);
+    db.migrate("test", STEPS).await.unwrap();
+    let later = |text: &'static str| {
+        move |tx: &rusqlite::Connection| Ok(tx.execute("INSERT INTO items (text) VALUES (?)", [text]).map(drop)?)
+    };
+    db.write_along(later("along"));
+    insert(&db, "now").await.unwrap();
+    assert_eq!(count(&db).await, 2, "it goes along with the next group");
+    // One that fails costs the others nothing.
+    db.write_along(later("now"));
+    db.write_along(later("alone"));
+    while count(&db).await < 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    db.write_along(later("last"));
+    let (sender, ended) = std::sync::mpsc::channel::<()>();
+    db.write_along(move |_| {
+        drop(sender);
+        Ok(())
+    });
+    drop(db);
+    // The writer does what was put off before it ends.
+    ended.recv().unwrap_err();
+    let db = open(&folder);
+    while count(&db).await < 4 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn what_was_answered_is_there_after_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let db = open(&folder);

@@ -2,7 +2,8 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::Receiver,
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -11,6 +12,8 @@ use crate::StoreError;
 
 /// Most jobs in one commit.
 const MAX_GROUP: usize = 512;
+/// How long a job that waits for company is put off.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What to do with a job's answer once the fate of its group is known.
 pub(crate) type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -18,48 +21,116 @@ pub(crate) type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// A job runs inside the open transaction and returns how to answer. It must not answer before.
 pub(crate) type Job = Box<dyn FnOnce(&Connection) -> Finish + Send>;
 
-/// Runs until every sender is gone.
-pub(crate) fn run(connection: Connection, jobs: Receiver<Job>) {
-    let mut answers = Vec::with_capacity(MAX_GROUP);
-    while let Ok(first) = jobs.recv() {
-        commit_group(&connection, first, &jobs, &mut answers);
+/// A job and its hurry.
+pub(crate) enum Order {
+    /// Somebody waits for it.
+    Now(Job),
+    /// Nobody does: it goes along with the next group, and makes one of its own only after [`PATIENCE`].
+    Along(Job),
+}
+
+/// Runs until every sender is gone, and does then what was put off.
+pub(crate) fn run(connection: Connection, orders: Receiver<Order>) {
+    let mut writer =
+        Writer { connection, orders, answers: Vec::with_capacity(MAX_GROUP), along: Vec::new(), due: None };
+    loop {
+        let order = match writer.due {
+            None => writer.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => writer.orders.recv_timeout(due.saturating_duration_since(Instant::now())),
+        };
+        match order {
+            Ok(Order::Now(job)) => writer.commit_group(Some(job)),
+            Ok(Order::Along(job)) => writer.put_off(job),
+            Err(RecvTimeoutError::Timeout) => writer.commit_group(None),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    if writer.due.is_some() {
+        writer.commit_group(None);
     }
 }
 
-/// One transaction with `first` and whatever else is waiting.
-fn commit_group(connection: &Connection, first: Job, jobs: &Receiver<Job>, answers: &mut Vec<Finish>) {
-    let begun = std::time::Instant::now();
-    let opened = connection.execute_batch("BEGIN IMMEDIATE");
-    let mut next = Some(first);
-    while let Some(job) = next.take() {
-        answers.push(match &opened {
-            Ok(()) => job(connection),
+struct Writer {
+    connection: Connection,
+    orders: Receiver<Order>,
+    answers: Vec<Finish>,
+    /// Jobs that wait for company, and until when.
+    along: Vec<Job>,
+    due: Option<Instant>,
+}
+
+impl Writer {
+    fn put_off(&mut self, job: Job) {
+        self.along.push(job);
+        self.due.get_or_insert_with(|| Instant::now() + PATIENCE);
+    }
+
+    /// One transaction with `first`, whatever else is waiting, and what was put off.
+    fn commit_group(&mut self, first: Option<Job>) {
+        let begun = Instant::now();
+        let opened = self.execute("BEGIN IMMEDIATE");
+        let mut intact = true;
+        let mut next = first;
+        while let Some(job) = next.take() {
+            intact = self.join(job, &opened);
+            if intact && self.answers.len() < MAX_GROUP {
+                next = self.next_now();
+            }
+        }
+        if intact {
+            self.due = None;
+            for job in std::mem::take(&mut self.along) {
+                intact = intact && self.join(job, &opened);
+            }
+        }
+        self.end_group(opened, begun);
+    }
+
+    /// The next waiting job that is in a hurry.
+    fn next_now(&mut self) -> Option<Job> {
+        loop {
+            match self.orders.try_recv().ok()? {
+                Order::Now(job) => return Some(job),
+                Order::Along(job) => self.put_off(job),
+            }
+        }
+    }
+
+    fn execute(&self, sql: &str) -> Result<(), rusqlite::Error> {
+        self.connection.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    /// Runs a job in the open transaction; `false` when that is lost, so that no job may follow.
+    fn join(&mut self, job: Job, opened: &Result<(), rusqlite::Error>) -> bool {
+        self.answers.push(match opened {
+            Ok(()) => job(&self.connection),
             Err(error) => refuse(job, error),
         });
         // SQLite rolls a whole transaction back by itself when the disk is full: the group is lost and must end here.
-        let lost = opened.is_ok() && connection.is_autocommit();
-        if answers.len() < MAX_GROUP && !lost {
-            next = jobs.try_recv().ok();
-        }
+        opened.is_err() || !self.connection.is_autocommit()
     }
-    let outcome = match opened {
-        Ok(()) if connection.is_autocommit() => Err(StoreError::Full),
-        Ok(()) => connection.execute_batch("COMMIT").map_err(StoreError::from),
-        Err(error) => Err(error.into()),
-    };
-    if outcome.is_err() && !connection.is_autocommit() {
-        // The group is lost either way; what matters is that the next one can begin.
-        if let Err(error) = connection.execute_batch("ROLLBACK") {
-            tracing::error!(%error, "rolling back a group failed");
+
+    fn end_group(&mut self, opened: Result<(), rusqlite::Error>, begun: Instant) {
+        let connection = &self.connection;
+        let outcome = match opened {
+            Ok(()) if connection.is_autocommit() => Err(StoreError::Full),
+            Ok(()) => self.execute("COMMIT").map_err(StoreError::from),
+            Err(error) => Err(error.into()),
+        };
+        if outcome.is_err() && !connection.is_autocommit() {
+            // The group is lost either way; what matters is that the next one can begin.
+            if let Err(error) = self.execute("ROLLBACK") {
+                tracing::error!(%error, "rolling back a group failed");
+            }
         }
-    }
-    metrics::histogram!("aldis_store_group_jobs").record(u32::try_from(answers.len()).unwrap_or(u32::MAX));
-    metrics::histogram!("aldis_store_commit_seconds").record(begun.elapsed());
-    for answer in answers.drain(..) {
-        answer(match &outcome {
-            Ok(()) => Ok(()),
-            Err(error) => Err(copy_error(error)),
-        });
+        metrics::histogram!("aldis_store_group_jobs").record(u32::try_from(self.answers.len()).unwrap_or(u32::MAX));
+        metrics::histogram!("aldis_store_commit_seconds").record(begun.elapsed());
+        for answer in self.answers.drain(..) {
+            answer(match &outcome {
+                Ok(()) => Ok(()),
+                Err(error) => Err(copy_error(error)),
+            });
+        }
     }
 }
 
