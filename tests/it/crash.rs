@@ -131,6 +131,39 @@ async fn what_was_confirmed_survives_the_receiver() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_gone_keeps_nobody_from_a_new_device() -> Result<()> {
+    let World { mut federation, ann, bob, anns, .. } = World::start().await?;
+    // Alpha now relies on what beta says of Bob's devices.
+    confirm(&ann, &anns, "leased").await?;
+    let known = ann.recipients(&anns);
+    federation.kill(ALPHA).await?;
+    let device = bob.on_another_device().await?;
+    federation.restart(ALPHA).await?;
+    let answer = ann.post_draft(&anns, &Draft::new(known, "too few")).await?.expect(412)?;
+    ensure!(Status::of(&answer)?.missing().keys().eq([&bob.id]));
+    // A backend that was just started still waits for those who may rely on what it said before.
+    confirm_on(&ann, &anns, &device).await?;
+    federation.kill(BETA).await?;
+    federation.restart(BETA).await?;
+    let known = ann.recipients(&anns);
+    bob.on_another_device().await?;
+    let answer = ann.post_draft(&anns, &Draft::new(known, "too few")).await?.expect(412)?;
+    ensure!(Status::of(&answer)?.missing().keys().eq([&bob.id]));
+    federation.stop().await
+}
+
+/// Sends to all devices that the sender hears of; the new one gets it.
+async fn confirm_on(sender: &User, conversation: &Qualified<ConversationId>, device: &User) -> Result<()> {
+    sender.send(conversation, "to all").await?;
+    eventually("the message on the new device", async || {
+        let inbox = device.inbox(None).await?;
+        ensure!(inbox.iter().any(|message| message.text == "to all"));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_confirmed_survives_the_sender() -> Result<()> {
     let World { mut federation, ann, bob, one_to_one, anns, bobs } = World::start().await?;
     let (progress, mut confirmed) = watch::channel(0);

@@ -184,6 +184,16 @@ impl Scene {
     async fn messages_go_on(&self) -> Result<()> {
         let Self { ann, bob, eve, cleo, gus, mixed, .. } = self;
         let nothing = |users: &[&User]| users.iter().map(|user| (user.id.clone(), BTreeSet::new())).collect();
+        // For a moment alpha may still rely on what gamma said of its devices.
+        eventually("the end of what is known of gamma's devices", async || {
+            let mut others = ann.recipients(mixed);
+            others.retain(|user, _| user.domain.as_str() != GAMMA);
+            let answer = ann.post_draft(mixed, &Draft::new(others, "not complete")).await?.expect(412)?;
+            let missing = Status::of(&answer)?.missing();
+            ensure!(missing.keys().all(|user| user.domain.as_str() != GAMMA), "{missing:?}");
+            Ok(())
+        })
+        .await?;
         // The sender knows a device of Cleo's and none of Gus'.
         ann.correct(mixed, &Status::of(&self.probe(ann).await?)?);
         let mut known = ann.recipients(mixed);

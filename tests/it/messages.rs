@@ -206,6 +206,39 @@ async fn a_new_device_is_noticed_with_the_next_message() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_new_device_is_never_missed_while_messages_flow() -> Result<()> {
+    let Pair { federation: _federation, ann, bob, .. } = Pair::connected().await?;
+    let group = ann.group("Busy", &[&bob.id]).await?;
+    eventually("the group", async || bob.send(&group, "before").await).await?;
+    ann.send(&group, "to one").await?;
+    let done = tokio::sync::Notify::new();
+    // Keeps alpha's knowledge of Bob's devices fresh: it only reads who is there.
+    let asking = async {
+        let too_few = Draft::new(to(&ann)?, "too few");
+        loop {
+            tokio::select! {
+                answer = ann.post_draft(&group, &too_few) => drop(answer?.expect(412)?),
+                () = done.notified() => return anyhow::Ok(()),
+            }
+        }
+    };
+    let registering = async {
+        for text in texts("to all", 5) {
+            let known = ann.recipients(&group);
+            let device = bob.on_another_device().await?;
+            let answer = ann.post_draft(&group, &Draft::new(known, "too few")).await?.expect(412)?;
+            let missing = Status::of(&answer)?.missing();
+            ensure!(missing == to(&device)?, "{missing:?}");
+            ann.send(&group, &text).await?;
+        }
+        done.notify_one();
+        anyhow::Ok(())
+    };
+    tokio::try_join!(asking, registering)?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_backend_that_is_down_gets_its_messages_later() -> Result<()> {
     let Three { mut federation, ann, bob, cleo } = Three::connected().await?;
     let dora = federation.user(GAMMA, "Dora").await?;
@@ -215,6 +248,11 @@ async fn a_backend_that_is_down_gets_its_messages_later() -> Result<()> {
     let mut known = ann.recipients(&group);
     federation.stop(GAMMA).await?;
     known.remove(&dora.id);
+    // For a few seconds alpha may rely on what gamma said of its devices, and so can tell that Dora's is missing.
+    eventually("the end of what is known of gamma's devices", async || {
+        ann.post_draft(&group, &Draft::new(known.clone(), "away?")).await?.expect(201)
+    })
+    .await?;
     let expected = texts("away", 10);
     for text in &expected {
         let answer = ann.post_draft(&group, &Draft::new(known.clone(), text)).await?.expect(201)?;
@@ -227,7 +265,7 @@ async fn a_backend_that_is_down_gets_its_messages_later() -> Result<()> {
             "{status:?}"
         );
     }
-    let all: Vec<_> = std::iter::once("all here".to_owned()).chain(expected).collect();
+    let all: Vec<_> = ["all here", "away?"].map(str::to_owned).into_iter().chain(expected).collect();
     got(&bob, &all).await?;
     federation.resume_running(GAMMA).await?;
     got(&cleo, &all).await?;

@@ -414,7 +414,7 @@ impl Users for Liar {
         let clients = |user| pb::UserClients { user, clients: vec![pb::Client { id: 7, class: 0 }] };
         let mut users: Vec<_> = request.into_inner().users.into_iter().map(clients).collect();
         users.push(clients(self.unasked()));
-        Ok(Response::new(ListClientsResponse { users }))
+        Ok(Response::new(ListClientsResponse { users, lease_millis: 0 }))
     }
 
     async fn claim_prekeys(
@@ -504,8 +504,12 @@ async fn everything_from_outside_has_a_bound() -> Result<()> {
     let users: Vec<Bytes> = (0..2000_u128).map(|n| Bytes::copy_from_slice(Uuid::from_u128(n).as_bytes())).collect();
     let refused = caller.users().get_users(GetUsersRequest { users: users.clone() }).await.err();
     ensure!(refused.is_some_and(|status| status.code() == Code::InvalidArgument), "2000 profiles were answered");
-    let refused = caller.users().list_clients(ListClientsRequest { users: users.clone() }).await.err();
+    let list = ListClientsRequest { users: users.clone(), lease: true };
+    let refused = caller.users().list_clients(list).await.err();
     ensure!(refused.is_some_and(|status| status.code() == Code::InvalidArgument), "2000 users' clients were answered");
+    let forget = pb::ForgetClientsRequest { users: users.clone() };
+    let refused = caller.conversations().forget_clients(forget).await.err();
+    ensure!(refused.is_some_and(|status| status.code() == Code::InvalidArgument), "2000 users were forgotten");
     let read = pb::GetConversationsRequest { user: bytes_of(&ann.id.id), conversations: users };
     let refused = caller.conversations().get_conversations(read).await.err();
     ensure!(refused.is_some_and(|status| status.code() == Code::InvalidArgument), "2000 conversations were answered");

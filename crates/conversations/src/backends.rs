@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ use crate::{
         error::refusal,
         model::{Metadata, Typing},
     },
+    leases::{Lease, Leases},
     users::ClientMap,
 };
 
@@ -67,11 +69,12 @@ pub(crate) enum TypingTold {
 #[derive(Clone)]
 pub(crate) struct Backends {
     peers: Peers,
+    leases: Arc<Leases>,
 }
 
 impl Backends {
     pub(crate) fn new(peers: Peers) -> Self {
-        Self { peers }
+        Self { peers, leases: Arc::default() }
     }
 
     /// The largest message that a backend takes, when that is known.
@@ -141,24 +144,36 @@ impl Backends {
         Ok(views)
     }
 
-    /// The clients of users of `domain`; users without clients are left out.
+    /// The clients of users of `domain`, as that backend says now or has let us rely on; users without clients are left
+    /// out.
     pub(crate) async fn list_clients(&self, domain: &Domain, users: &[UserId]) -> Result<ClientMap, PeerError> {
         let options = CallOptions::default();
         let mut map = HashMap::with_capacity(users.len());
-        for chunk in users.chunks(MAX_CLIENT_USERS) {
-            let message = pb::ListClientsRequest { users: chunk.iter().map(convert::bytes_of).collect() };
+        let asked_at = tokio::time::Instant::now();
+        let unknown = self.leases.known(domain, users, &mut map, asked_at);
+        for chunk in unknown.chunks(MAX_CLIENT_USERS) {
+            let users = chunk.iter().map(|(user, _)| convert::bytes_of(user)).collect();
+            let message = pb::ListClientsRequest { users, lease: true };
             let mut client = UsersClient::new(self.peers.channel());
             let call = client.list_clients(Peers::request(domain, message, &options));
             let answer = Peers::finish(domain, &options, call).await?;
-            let asked: HashSet<_> = chunk.iter().copied().collect();
+            let asked: HashSet<_> = chunk.iter().map(|(user, _)| *user).collect();
             for entry in &answer.users {
                 let entry = convert::from_clients(entry).map_err(|e| PeerError::invalid_answer(domain, e))?;
                 if asked.contains(&entry.user) {
                     map.insert(entry.user, entry.clients.into_iter().map(|(id, _)| id).collect());
                 }
             }
+            if let Some(lease) = Lease::new(asked_at, answer.lease_millis) {
+                self.leases.keep(domain, chunk, &map, lease);
+            }
         }
         Ok(map)
+    }
+
+    /// Relies no longer on what is known of the clients of users of `domain`.
+    pub(crate) fn forget_clients(&self, domain: &Domain, users: &[UserId]) {
+        self.leases.forget(domain, users);
     }
 
     /// Hands a message of one of our users to the owner of its conversation.

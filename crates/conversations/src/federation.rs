@@ -112,6 +112,17 @@ impl Conversations for ConversationsServer {
         Ok(Response::new(pb::GetConversationsResponse { conversations }))
     }
 
+    #[tracing::instrument(name = "grpc.federation.forget_clients", skip_all)]
+    async fn forget_clients(
+        &self,
+        request: Request<pb::ForgetClientsRequest>,
+    ) -> Result<Response<pb::ForgetClientsResponse>, Status> {
+        let origin = self.admit(&request)?;
+        let users = convert::user_ids(&request.into_inner().users, MAX_MEMBERS)?;
+        self.app.backends.forget_clients(&origin, &users);
+        Ok(Response::new(pb::ForgetClientsResponse {}))
+    }
+
     #[tracing::instrument(name = "grpc.federation.send_message", skip_all)]
     async fn send_message(
         &self,

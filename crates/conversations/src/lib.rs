@@ -19,6 +19,7 @@ mod fuzz;
 mod golden;
 mod groups;
 mod in_progress;
+mod leases;
 mod messages;
 mod one_to_one;
 mod push;

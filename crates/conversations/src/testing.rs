@@ -257,7 +257,9 @@ impl users_server::Users for FakeUsers {
         &self,
         request: Request<pb::ListClientsRequest>,
     ) -> Result<GrpcResponse<pb::ListClientsResponse>, Status> {
-        Ok(GrpcResponse::new(pb::ListClientsResponse { users: self.list(&request.into_inner().users)? }))
+        let request = request.into_inner();
+        // Changes of the facts are not told, hence no leases.
+        Ok(GrpcResponse::new(pb::ListClientsResponse { users: self.list(&request.users)?, lease_millis: 0 }))
     }
 
     async fn get_users(&self, _: Request<pb::GetUsersRequest>) -> Result<GrpcResponse<pb::GetUsersResponse>, Status> {

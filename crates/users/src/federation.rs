@@ -154,10 +154,17 @@ impl Users for Federation {
         &self,
         request: Request<ListClientsRequest>,
     ) -> Result<Response<ListClientsResponse>, Status> {
-        self.admit(&request)?;
-        let users = user_ids(&request.into_inner().users, MAX_USERS)?;
-        let clients = self.clients.list_local(&users).await.map_err(|error| status(&error))?;
-        Ok(Response::new(ListClientsResponse { users: clients.iter().map(to_clients).collect() }))
+        let origin = self.admit(&request)?;
+        let request = request.into_inner();
+        let users = user_ids(&request.users, MAX_USERS)?;
+        let listed = if request.lease {
+            self.clients.lease(origin.domain(), &users).await
+        } else {
+            self.clients.list_local(&users).await.map(|clients| (clients, None))
+        };
+        let (clients, lease) = listed.map_err(|error| status(&error))?;
+        let lease_millis = lease.map_or(0, |lease| u32::try_from(lease.as_millis()).unwrap_or(0));
+        Ok(Response::new(ListClientsResponse { users: clients.iter().map(to_clients).collect(), lease_millis }))
     }
 
     #[tracing::instrument(name = "grpc.federation.claim_prekeys", skip_all)]

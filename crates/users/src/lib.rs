@@ -71,7 +71,7 @@ use crate::{
     },
     calls::{Dns, Servers},
     clients::{
-        ClientCache, ClientParts, Clients,
+        ClientCache, ClientParts, Clients, Leases,
         grpc::ClientsGrpc,
         store::{ClientStore, SqliteClients},
     },
@@ -236,6 +236,7 @@ async fn open_capabilities(
     let auth = Arc::new(open_auth(config, dependencies, stores).await?);
     auth::grpc::feed_once(verifier, &auth.revocations().watch());
     let peers = UserPeers::new(peers);
+    let leases = Leases::open(stores.clients.clone(), peers.clone()).await?;
     let mail = Arc::new(Notify::new());
     let accounts = AccountParts {
         domain: domain.clone(),
@@ -264,6 +265,7 @@ async fn open_capabilities(
         cache,
         auth: auth.clone(),
         peers: peers.clone(),
+        leases,
         clock: clock.clone(),
     };
     let connections = ConnectionParts {

@@ -1,15 +1,19 @@
 //! What we ask other backends about their users. Their answers are filtered here: only objects of the backend that was
 //! asked, only what was asked for, everything within bounds.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use aldis_peers::{CallOptions, PeerError, Peers};
 use aldis_proto::{
     channel::Channel,
     convert::{bytes_of, from_clients, from_prekey, from_profile, user_id},
     federation::v1::{
-        ClaimPrekeysRequest, GetUserByHandleRequest, GetUsersRequest, ListClientsRequest, RequestConnectionRequest,
-        SearchUsersRequest, TeamList, claim_prekeys_request::Claim, request_connection_response as connection,
+        ClaimPrekeysRequest, ForgetClientsRequest, GetUserByHandleRequest, GetUsersRequest, ListClientsRequest,
+        RequestConnectionRequest, SearchUsersRequest, TeamList, claim_prekeys_request::Claim,
+        conversations_client::ConversationsClient, request_connection_response as connection,
         users_client::UsersClient,
     },
 };
@@ -23,6 +27,9 @@ pub(crate) const MAX_USERS: usize = 500;
 const MAX_CLIENTS: usize = 64;
 /// A call that changes something at the other backend.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a backend may take to forget; it is told again then.
+const FORGET: Duration = Duration::from_secs(1);
 
 /// Of which clients of a user prekeys are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,11 +64,15 @@ pub(crate) struct ConnectionRequest {
 #[derive(Clone)]
 pub(crate) struct UserPeers {
     client: UsersClient<Channel>,
+    conversations: ConversationsClient<Channel>,
 }
 
 impl UserPeers {
     pub(crate) fn new(peers: &Peers) -> Self {
-        Self { client: UsersClient::new(peers.channel()).max_decoding_message_size(MAX_ANSWER_BYTES) }
+        Self {
+            client: UsersClient::new(peers.channel()).max_decoding_message_size(MAX_ANSWER_BYTES),
+            conversations: ConversationsClient::new(peers.channel()),
+        }
     }
 
     /// Profiles of at most [`MAX_USERS`] users of one backend.
@@ -116,7 +127,7 @@ impl UserPeers {
     #[tracing::instrument(name = "peer.list_clients", skip_all, fields(peer.domain = %domain))]
     pub(crate) async fn list_clients(&self, domain: &Domain, users: &[UserId]) -> Result<Vec<UserClients>, PeerError> {
         let options = CallOptions::default();
-        let message = ListClientsRequest { users: users.iter().map(bytes_of).collect() };
+        let message = ListClientsRequest { users: users.iter().map(bytes_of).collect(), lease: false };
         let request = Peers::request(domain, message, &options);
         let answer = Peers::finish(domain, &options, self.client.clone().list_clients(request)).await?;
         let mut wanted: HashSet<UserId> = users.iter().copied().collect();
@@ -128,6 +139,15 @@ impl UserPeers {
             }
         }
         Ok(found)
+    }
+
+    /// Has a backend forget what it knows of the clients of at most [`MAX_USERS`] users of ours.
+    #[tracing::instrument(name = "peer.forget_clients", skip_all, fields(peer.domain = %domain))]
+    pub(crate) async fn forget_clients(&self, domain: &Domain, users: &[UserId]) -> Result<(), PeerError> {
+        let options = CallOptions { deadline: Some(FORGET), ..CallOptions::default() };
+        let message = ForgetClientsRequest { users: users.iter().map(bytes_of).collect() };
+        let request = Peers::request(domain, message, &options);
+        Peers::finish(domain, &options, self.conversations.clone().forget_clients(request)).await.map(drop)
     }
 
     /// Takes one prekey for each wanted client of at most [`MAX_USERS`] users of one backend. A wanted client that the

@@ -32,6 +32,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { name: "ages in the outbox of users", sql: aldis_delivery::schema_ages!("users") },
     Migration { name: "pinned keys of remotes", sql: PINS },
     Migration { name: "stores heard of last", sql: aldis_delivery::schema_incarnations!("users") },
+    Migration {
+        name: "leases on lists of clients",
+        sql: "CREATE TABLE users_leases (one INTEGER PRIMARY KEY CHECK (one = 1));",
+    },
 ];
 
 const AUDIT: &str = "

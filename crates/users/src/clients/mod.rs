@@ -7,12 +7,13 @@ mod cache;
 mod error;
 pub(crate) mod grpc;
 pub(crate) mod http;
+mod leases;
 pub(crate) mod prekeys;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aldis_api::Session;
 use aldis_peers::FAN_OUT;
@@ -24,6 +25,7 @@ use aldis_types::{
 pub(crate) use cache::ClientCache;
 pub(crate) use error::ClientError;
 use futures::StreamExt;
+pub(crate) use leases::Leases;
 
 use self::store::{AddOutcome, Added, ClientChange, ClientStore, NewClient, RemoveOutcome, UpdateOutcome};
 use crate::{
@@ -76,6 +78,7 @@ pub(crate) struct ClientParts {
     pub(crate) cache: Arc<ClientCache>,
     pub(crate) auth: Arc<Auth>,
     pub(crate) peers: UserPeers,
+    pub(crate) leases: Leases,
     pub(crate) clock: SharedClock,
 }
 
@@ -91,8 +94,8 @@ impl Clients {
         Self { config, parts: Arc::new(parts) }
     }
 
-    /// Registers a client, or renews the one with the same last resort key. Its `user.client-add` is in every queue of
-    /// the user, its own included, when this returns.
+    /// Registers a client, or renews the one with the same last resort key. When this returns, its `user.client-add` is in
+    /// every queue of the user, its own included, and no other backend sends without knowing of it.
     pub(crate) async fn register(&self, session: Session, mut new: Registration) -> Result<Client, ClientError> {
         if new.kind == ClientType::Legalhold || new.class == Some(ClientClass::Legalhold) {
             return Err(ClientError::LegalHold);
@@ -133,7 +136,7 @@ impl Clients {
                     let revocations = this.parts.auth.revocations();
                     revocations.lift(user, Revoked::Client(id), now);
                     revocations.add_all(added.revoked, now);
-                    if !delivery.local(LOCAL_DELIVERY).await {
+                    if !futures::join!(delivery.local(LOCAL_DELIVERY), this.parts.leases.settle(user)).0 {
                         return Err(ClientError::NotAnnounced);
                     }
                     Ok(added.client)
@@ -241,7 +244,7 @@ impl Clients {
             match outcome? {
                 RemoveOutcome::Removed { delivery, revoked } => {
                     this.parts.auth.revocations().add_all(revoked, now);
-                    delivery.local(LOCAL_DELIVERY).await;
+                    futures::join!(delivery.local(LOCAL_DELIVERY), this.parts.leases.settle(user));
                     Ok(())
                 }
                 RemoveOutcome::NotFound => Err(ClientError::NotFound),
@@ -270,6 +273,16 @@ impl Clients {
         }
         let listed = found.into_iter().filter(|(_, clients)| !clients.is_empty());
         Ok(listed.map(|(user, clients)| UserClients { user, clients: clients.to_vec() }).collect())
+    }
+
+    /// Like [`Clients::list_local`], for another backend, which may rely on it for as long as the answer says, if at all.
+    pub(crate) async fn lease(
+        &self,
+        holder: &Domain,
+        users: &[UserId],
+    ) -> Result<(Vec<UserClients>, Option<Duration>), ClientError> {
+        let lease = self.parts.leases.grant(holder, users).await;
+        Ok((self.list_local(users).await?, lease))
     }
 
     /// The clients of one user, anywhere.

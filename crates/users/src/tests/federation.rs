@@ -85,7 +85,7 @@ async fn everything_has_a_bound() {
     codes.push(client.get_users(gamma.request(users)).await.unwrap_err().code());
     let short = GetUsersRequest { users: vec![id.slice(..15)] };
     codes.push(client.get_users(gamma.request(short)).await.unwrap_err().code());
-    let clients = ListClientsRequest { users: many.clone() };
+    let clients = ListClientsRequest { users: many.clone(), lease: true };
     codes.push(client.list_clients(gamma.request(clients)).await.unwrap_err().code());
     let claim = |user: &Bytes, clients: Vec<u64>| Claim { user: user.clone(), clients, all_clients: false };
     for claims in [

@@ -3,4 +3,5 @@
 mod federation;
 #[cfg(feature = "golden")]
 mod golden;
+mod leases;
 mod start;

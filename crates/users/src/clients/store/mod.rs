@@ -127,6 +127,12 @@ pub(crate) trait ClientStore: Send + Sync {
     /// The numbers of the prekeys that are left, in ascending order, the last resort key's included.
     async fn prekey_ids(&self, user: UserId, client: ClientId) -> Result<Vec<PrekeyId>, StoreError>;
 
+    /// Whether other backends were ever given leases on lists of clients.
+    async fn had_leases(&self) -> Result<bool, StoreError>;
+
+    /// Notes that other backends are given leases.
+    async fn note_leases(&self) -> Result<(), StoreError>;
+
     /// Takes one prekey of each wanted client: each at most once, in no set order; the last resort key is returned, and
     /// kept, when it is alone. `None` when the client does not exist or never published one. One entry for each user.
     async fn take_prekeys(&self, wanted: Vec<(UserId, WantedClients)>) -> Result<Vec<ClaimedPrekeys>, StoreError>;

@@ -314,6 +314,15 @@ impl ClientStore for SqliteClients {
             .await
     }
 
+    async fn had_leases(&self) -> Result<bool, StoreError> {
+        self.db.read(|tx| Ok(tx.query_row("SELECT EXISTS (SELECT 1 FROM users_leases)", [], |row| row.get(0))?)).await
+    }
+
+    async fn note_leases(&self) -> Result<(), StoreError> {
+        let sql = "INSERT INTO users_leases (one) VALUES (1) ON CONFLICT (one) DO NOTHING";
+        self.db.write(move |tx| Ok(tx.execute(sql, []).map(drop)?)).await
+    }
+
     async fn take_prekeys(&self, wanted: Vec<(UserId, WantedClients)>) -> Result<Vec<ClaimedPrekeys>, StoreError> {
         self.db
             .write(move |tx| {

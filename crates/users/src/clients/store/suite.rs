@@ -45,6 +45,7 @@ pub(crate) async fn all(store: &dyn ClientStore) {
     limits_and_passwords(store).await;
     each_prekey_at_most_once(store).await;
     changes_only_add(store).await;
+    leases_are_noted_for_good(store).await;
     a_removed_client_leaves_nothing(store).await;
 }
 
@@ -85,6 +86,14 @@ async fn each_prekey_at_most_once(store: &dyn ClientStore) {
     let all = store.take_prekeys(vec![(USER, WantedClients::All)]).await.unwrap();
     assert_eq!(all[0].1.len(), 3);
     assert_eq!(store.prekey_ids(USER, ClientId(u64::MAX)).await.unwrap(), [PrekeyId::LAST_RESORT]);
+}
+
+async fn leases_are_noted_for_good(store: &dyn ClientStore) {
+    assert!(!store.had_leases().await.unwrap());
+    for _ in 0..2 {
+        store.note_leases().await.unwrap();
+        assert!(store.had_leases().await.unwrap());
+    }
 }
 
 async fn changes_only_add(store: &dyn ClientStore) {
