@@ -237,9 +237,11 @@ impl Clients {
         ];
         let tokens_expire = self.parts.auth.tokens_expire();
         let now = self.parts.clock.now();
+        // Clients may share a cookie label, and whoever removes another one stays.
+        let except = (session.client != Some(client)).then(|| session.connection.family());
         let this = self.clone();
         detached(async move {
-            let outcome = this.parts.store.remove(user, client, tokens_expire, effects).await;
+            let outcome = this.parts.store.remove(user, client, except, tokens_expire, effects).await;
             this.parts.cache.changed(user);
             match outcome? {
                 RemoveOutcome::Removed { delivery, revoked } => {

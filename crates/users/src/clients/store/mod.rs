@@ -115,11 +115,13 @@ pub(crate) trait ClientStore: Send + Sync {
         effects: Vec<Outgoing>,
     ) -> Result<UpdateOutcome, StoreError>;
 
-    /// Removes a client with its prekeys and sessions, and writes the revocations, until `tokens_expire`.
+    /// Removes a client with its prekeys and sessions, but for the family of cookies `except`, and writes the
+    /// revocations, until `tokens_expire`.
     async fn remove(
         &self,
         user: UserId,
         client: ClientId,
+        except: Option<u32>,
         tokens_expire: Timestamp,
         effects: Vec<Outgoing>,
     ) -> Result<RemoveOutcome, StoreError>;

@@ -284,13 +284,14 @@ impl ClientStore for SqliteClients {
         &self,
         user: UserId,
         client: ClientId,
+        except: Option<u32>,
         tokens_expire: Timestamp,
         effects: Vec<Outgoing>,
     ) -> Result<RemoveOutcome, StoreError> {
         let outbox = self.outbox.traced();
         let removed = self
             .db
-            .write(move |tx| match remove(tx, user, client, None, tokens_expire)? {
+            .write(move |tx| match remove(tx, user, client, except, tokens_expire)? {
                 Some(revoked) => Ok(Some((revoked, outbox.append(tx, &effects)?))),
                 None => Ok(None),
             })

@@ -119,11 +119,11 @@ async fn changes_only_add(store: &dyn ClientStore) {
 }
 
 async fn a_removed_client_leaves_nothing(store: &dyn ClientStore) {
-    let removed = store.remove(USER, ClientId(1), EXPIRE, Vec::new()).await.unwrap();
+    let removed = store.remove(USER, ClientId(1), None, EXPIRE, Vec::new()).await.unwrap();
     let RemoveOutcome::Removed { revoked, .. } = removed else { panic!("the client is there") };
     assert_eq!(revoked, [Revocation { user: USER, what: Revoked::Client(ClientId(1)), expires: EXPIRE }]);
     assert_eq!(store.get(USER, ClientId(1)).await.unwrap(), None);
     assert!(store.prekey_ids(USER, ClientId(1)).await.unwrap().is_empty());
-    let again = store.remove(USER, ClientId(1), EXPIRE, Vec::new()).await.unwrap();
+    let again = store.remove(USER, ClientId(1), None, EXPIRE, Vec::new()).await.unwrap();
     assert!(matches!(again, RemoveOutcome::NotFound));
 }
