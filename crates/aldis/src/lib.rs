@@ -136,6 +136,8 @@ fn stop_asked() -> anyhow::Result<impl Future<Output = ()>> {
 mod tests {
     use std::path::PathBuf;
 
+    use clap::CommandFactory as _;
+
     fn spawnable<T>(_: T)
     where
         T: Future + Send + 'static,
@@ -146,5 +148,10 @@ mod tests {
     fn a_backend_can_be_spawned_as_a_task() {
         let config = PathBuf::from("aldis.toml");
         spawnable(async move { super::serve(&config, std::future::pending()).await });
+    }
+
+    #[test]
+    fn commands_and_their_arguments_fit_together() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -26,14 +26,14 @@ pub fn description() -> Arc<Description> {
 #[derive(Debug, Args)]
 pub(crate) struct OpenApi {
     /// Version of the client API.
-    #[arg(long = "api-version", value_name = "N", default_value_t = ApiVersion::MAX.0,
+    #[arg(long, value_name = "N", default_value_t = ApiVersion::MAX.0,
           value_parser = clap::value_parser!(u8).range(i64::from(ApiVersion::MIN.0)..=i64::from(ApiVersion::MAX.0)))]
-    version: u8,
+    api_version: u8,
 }
 
 /// Prints the description.
 pub(crate) fn print(wanted: &OpenApi) -> Result<()> {
-    let document = description().openapi(ApiVersion(wanted.version));
+    let document = description().openapi(ApiVersion(wanted.api_version));
     println!("{}", serde_json::to_string_pretty(&document)?);
     Ok(())
 }
