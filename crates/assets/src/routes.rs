@@ -73,8 +73,8 @@ fn routes() -> Routes<App> {
         .route(
             file,
             get(http::download, "A file, or a part of it")
-                .answers_as(200, "application/octet-stream")
-                .answers_as(206, "application/octet-stream")
+                .answers_as(200, "*/*")
+                .answers_as(206, "*/*")
                 .empty(302)
                 .errors(DOWNLOAD_ERRORS)
                 .federated(),

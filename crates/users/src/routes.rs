@@ -29,7 +29,8 @@ const PROPERTY_BODY_BYTES: usize = properties::MAX_VALUE_BYTES + 64 * 1024;
 /// What is wrong with a cookie or token of `/access`; told apart by their messages.
 const COOKIE: &[Label] = &[label::MISSING_COOKIE];
 /// What a password check can answer.
-const PASSWORD: &[Label] = &[label::INVALID_CREDENTIALS, label::MISSING_AUTH, label::PASSWORDS_OVERLOADED];
+const PASSWORD: &[Label] =
+    &[label::INVALID_CREDENTIALS, label::MISSING_AUTH, label::TOO_MANY_FAILED_LOGINS, label::PASSWORDS_OVERLOADED];
 
 pub(crate) fn router(app: App) -> Router {
     let (router, _) = routes().split();
@@ -159,7 +160,8 @@ fn account(routes: Routes<App>) -> Routes<App> {
         .route(
             "/activate",
             post(accounts::activate, "Activates an address, or tries a code")
-                .answers::<Option<accounts::ActivatedJson>>(200)
+                .answers::<accounts::ActivatedJson>(200)
+                .empty(200)
                 .empty(204)
                 .errors(&[label::INVALID_CODE, label::INVALID_EMAIL]),
         )

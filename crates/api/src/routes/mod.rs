@@ -25,7 +25,7 @@ use tower::{Layer, Service};
 pub(crate) use self::serve::router;
 pub use self::{
     describe::{Described, Extracts, Gives, Input, Output},
-    openapi::Description,
+    openapi::{Description, MAY_BE_EMPTY},
 };
 use crate::{ApiVersion, Label, label};
 
@@ -94,6 +94,11 @@ impl Route {
     /// Whether a version of the API has it.
     pub fn is_in(&self, version: ApiVersion) -> bool {
         (self.since..=self.until).contains(&version)
+    }
+
+    /// Whether it reads JSON.
+    pub fn reads_json(&self) -> bool {
+        self.input.body.iter().any(|body| matches!(body, Content::Json(_)))
     }
 
     /// Whether it does something; else it is there for an honest error.

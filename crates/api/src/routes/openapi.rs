@@ -312,6 +312,9 @@ pub(super) fn labels(route: &Route) -> Vec<Label> {
     labels
 }
 
+/// Says that an answer comes without a body too.
+pub const MAY_BE_EMPTY: &str = "x-may-be-empty";
+
 fn responses(route: &Route, version: ApiVersion, schemas: &mut Schemas) -> Value {
     let mut responses: BTreeMap<u16, Value> = BTreeMap::new();
     for answer in &route.answers {
@@ -323,7 +326,15 @@ fn responses(route: &Route, version: ApiVersion, schemas: &mut Schemas) -> Value
             Content::Other(media) => json!({ media: { "schema": { "type": "string" } } }),
             Content::Empty => Value::Null,
         };
-        responses.insert(answer.status, response("Success", content));
+        let mut own = response("Success", content);
+        // Said twice, with and without a body: either may come.
+        if let Some(other) = responses.remove(&answer.status) {
+            if own["content"].is_null() {
+                own = other;
+            }
+            own[MAY_BE_EMPTY] = true.into();
+        }
+        responses.insert(answer.status, own);
     }
     let mut failures: BTreeMap<u16, BTreeSet<&str>> = BTreeMap::new();
     for row in labels(route) {

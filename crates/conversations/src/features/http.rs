@@ -1,6 +1,6 @@
 //! Client routes of features: truthful answers for accounts without teams on a backend without MLS.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use aldis_api::{HttpError, Json, Path, Query, UserCaller, label};
 use aldis_types::ConversationId;
@@ -8,7 +8,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -49,7 +49,41 @@ pub(crate) struct Feature {
 }
 
 /// The features by name.
-pub(crate) type Features = BTreeMap<String, Feature>;
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(crate) struct Features(BTreeMap<String, Feature>);
+
+/// Every feature, with its settings, is always there; some clients insist.
+impl JsonSchema for Features {
+    fn schema_name() -> Cow<'static, str> {
+        "Features".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let mut properties = Map::new();
+        for (name, feature) in feature_configs(false).0 {
+            let mut schema = json!({
+                "type": "object",
+                "properties": {
+                    "status": { "enum": ["enabled", "disabled"] },
+                    "lockStatus": { "enum": ["locked", "unlocked"] },
+                    "ttl": { "const": "unlimited" },
+                },
+                "required": ["status", "lockStatus", "ttl"],
+            });
+            if let Some(config) = &feature.config {
+                let settings: Vec<&String> = config.keys().collect();
+                schema["properties"]["config"] = json!({ "type": "object", "required": settings });
+                let any = settings.iter().map(|name| ((*name).clone(), json!({}))).collect::<Map<_, _>>();
+                schema["properties"]["config"]["properties"] = any.into();
+                schema["required"] = json!(["status", "lockStatus", "ttl", "config"]);
+            }
+            properties.insert(name, schema);
+        }
+        let names: Vec<&String> = properties.keys().collect();
+        json_schema!({ "type": "object", "required": names, "properties": properties })
+    }
+}
 
 pub(crate) fn feature(status: &str, lock: &str, config: Option<Value>) -> Feature {
     let config = config.and_then(|config| match config {
@@ -65,7 +99,8 @@ fn off(config: Value) -> Feature {
 
 /// Every feature that any version of the API knows.
 pub(super) fn feature_configs(conference_calling: bool) -> Features {
-    let mut all: Features = OFF.iter().map(|name| ((*name).to_owned(), feature("disabled", "locked", None))).collect();
+    let mut all: BTreeMap<String, Feature> =
+        OFF.iter().map(|name| ((*name).to_owned(), feature("disabled", "locked", None))).collect();
     let mut put = |name: &str, value| drop(all.insert(name.to_owned(), value));
     let app_lock = json!({ "enforceAppLock": false, "inactivityTimeoutSecs": 60 });
     put("appLock", feature("enabled", "unlocked", Some(app_lock)));
@@ -94,7 +129,7 @@ pub(super) fn feature_configs(conference_calling: bool) -> Features {
     );
     put("allowedGlobalOperations", off(json!({ "mlsConversationReset": false })));
     put("enforceFileDownloadLocation", off(json!({})));
-    all
+    Features(all)
 }
 
 /// `GET /feature-configs`.

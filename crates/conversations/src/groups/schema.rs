@@ -2,9 +2,9 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use aldis_types::{ConversationId, Domain, Qualified, UserId};
+use aldis_types::{ConversationId, Domain, Qualified, Timestamp, UserId};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::json::ConversationJson;
 
@@ -81,6 +81,12 @@ pub(crate) struct NonFederatingBackends {
 pub(crate) struct ConversationEvent {
     #[serde(rename = "type")]
     kind: String,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
+    conversation: ConversationId,
+    qualified_conversation: Qualified<ConversationId>,
+    from: UserId,
+    qualified_from: Qualified<UserId>,
+    time: Timestamp,
+    via: String,
+    /// What changed, of a form for each type.
+    data: Value,
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use aldis_api::{HttpError, Json, Path, UserCaller};
-use axum::{body::Bytes, extract::State};
+use aldis_api::{HttpError, Json, Path, UserCaller, extract};
+use axum::extract::{Request, State};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -38,8 +38,9 @@ pub(crate) async fn set(
     State(app): State<App>,
     caller: UserCaller,
     Path(key): Path<String>,
-    body: Bytes,
+    request: Request,
 ) -> Result<StatusCode, HttpError> {
+    let body = extract::body(request, &app).await?;
     app.properties.set(*caller, PropertyKey::new(key)?, PropertyValue::new(&body)?).await?;
     Ok(StatusCode::OK)
 }
