@@ -5,14 +5,7 @@ if [ -n "${CHROMIUM:-}" ]; then
     echo "$CHROMIUM"
     exit
 fi
-find_it() {
-    command -v chromium || command -v chromium-browser || command -v google-chrome
+command -v chromium || command -v chromium-browser || command -v google-chrome || {
+    "$(dirname "$0")/debian.sh" chromium chromium
+    command -v chromium
 }
-if ! find_it; then
-    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        echo 'the browser tests need Chromium: install the package `chromium`, or set CHROMIUM to its path' >&2
-        exit 1
-    fi
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; } >&2
-    find_it
-fi

