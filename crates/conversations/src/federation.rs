@@ -7,7 +7,6 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use aldis_api::{Fault, status};
-use aldis_peers::{Origin, Policy};
 use aldis_proto::{
     convert::{self, InvalidWire},
     federation::v1::{
@@ -49,13 +48,7 @@ pub(crate) struct ConversationsServer {
 
 impl ConversationsServer {
     fn admit<T>(&self, request: &Request<T>) -> Result<Domain, Status> {
-        let origin = Origin::of(request)?;
-        let policy: &Policy = &self.app.policy;
-        policy.admit(&origin)?;
-        if *origin.domain() == self.app.domain {
-            return Err(Status::permission_denied("a backend does not call itself"));
-        }
-        Ok(origin.domain().clone())
+        Ok(self.app.policy.admit_caller(&self.app.domain, request)?.domain().clone())
     }
 }
 

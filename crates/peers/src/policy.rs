@@ -13,6 +13,7 @@ use aldis_proto::{
 use aldis_types::{Domain, PolicySnapshot};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tonic::{Request, Status};
 
 use crate::Origin;
 
@@ -25,7 +26,7 @@ const SILENCE: Duration = Duration::from_secs(40);
 #[error("federation with this backend is denied")]
 pub struct Denied;
 
-impl From<Denied> for tonic::Status {
+impl From<Denied> for Status {
     fn from(_: Denied) -> Self {
         aldis_proto::error::status(
             tonic::Code::PermissionDenied,
@@ -87,6 +88,16 @@ impl Policy {
         if self.allows(origin.domain()) { Ok(()) } else { Err(Denied) }
     }
 
+    /// The backend behind a request to a federation service, which must be another one than ours and allowed.
+    pub fn admit_caller<T>(&self, own: &Domain, request: &Request<T>) -> Result<Origin, Status> {
+        let origin = Origin::of(request)?;
+        self.admit(&origin)?;
+        if origin.domain() == own {
+            return Err(Status::permission_denied("a backend does not federate with itself"));
+        }
+        Ok(origin)
+    }
+
     /// Ticks with the version of every new policy.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -103,12 +114,12 @@ impl Policy {
         }
     }
 
-    async fn follow_once(&self, client: &mut PolicyClient<Channel>) -> Result<(), tonic::Status> {
+    async fn follow_once(&self, client: &mut PolicyClient<Channel>) -> Result<(), Status> {
         let mut stream = client.watch(WatchPolicyRequest {}).await?.into_inner();
         let mut first = true;
         while let Some(snapshot) = tokio::time::timeout(SILENCE, stream.message())
             .await
-            .map_err(|_| tonic::Status::deadline_exceeded("no beat from users"))??
+            .map_err(|_| Status::deadline_exceeded("no beat from users"))??
         {
             if first || snapshot.version != self.held.load().snapshot.version {
                 self.update(convert::from_policy(&snapshot)?);

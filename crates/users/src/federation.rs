@@ -64,12 +64,7 @@ impl Federation {
 
     /// The calling backend, which our policy admits.
     fn admit<T>(&self, request: &Request<T>) -> Result<Origin, Status> {
-        let origin = Origin::of(request)?;
-        self.policy.admit(&origin)?;
-        if *origin.domain() == self.domain {
-            return Err(Status::permission_denied("a backend does not federate with itself"));
-        }
-        Ok(origin)
+        self.policy.admit_caller(&self.domain, request)
     }
 
     fn search_policy(&self, origin: &Origin) -> SearchPolicy {
