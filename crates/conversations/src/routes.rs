@@ -2,7 +2,7 @@
 
 use aldis_api::{
     Label, label,
-    routes::{Routes, Table, delete, get, post, put},
+    routes::{Endpoint, Routes, Table, delete, get, post, put},
 };
 use axum::{Router, extract::DefaultBodyLimit, routing::any};
 
@@ -157,25 +157,18 @@ fn not_offered(routes: Routes<App>) -> Routes<App> {
         )
 }
 
-/// Changes answer with the event, or 204 when nothing changed.
+/// A change answers with the event, or 204 when nothing changed.
+fn change(endpoint: Endpoint<App>) -> Endpoint<App> {
+    endpoint.answers::<ConversationEvent>(200).empty(204).errors(CHANGE).federated()
+}
+
 fn changed(routes: Routes<App>) -> Routes<App> {
     routes
-        .route(
-            "/conversations/{domain}/{id}/name",
-            put(changes::rename, "Renames a conversation")
-                .answers::<ConversationEvent>(200)
-                .empty(204)
-                .errors(CHANGE)
-                .federated(),
-        )
+        .route("/conversations/{domain}/{id}/name", change(put(changes::rename, "Renames a conversation")))
         .route(
             "/conversations/{domain}/{id}/members",
-            post(changes::add_members, "Adds members")
-                .answers::<ConversationEvent>(200)
-                .empty(204)
-                .errors(CHANGE)
+            change(post(changes::add_members, "Adds members"))
                 .errors(&[label::NOT_CONNECTED, label::TOO_MANY_MEMBERS])
-                .federated()
                 .deviates::<NonFederatingBackends>(409)
                 .deviates::<Unreachable>(533),
         )
@@ -191,11 +184,7 @@ fn changed(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{domain}/{id}/access",
-            put(changes::set_access, "Sets how people get in, and who may")
-                .answers::<ConversationEvent>(200)
-                .empty(204)
-                .errors(CHANGE)
-                .federated(),
+            change(put(changes::set_access, "Sets how people get in, and who may")),
         )
         .route(
             "/conversations/{domain}/{id}/add-permission",
@@ -212,28 +201,16 @@ fn changed(routes: Routes<App>) -> Routes<App> {
         )
         .route(
             "/conversations/{domain}/{id}/members/{user_domain}/{user}",
-            delete(changes::remove_member, "Removes a member, or leaves")
-                .answers::<ConversationEvent>(200)
-                .empty(204)
-                .errors(CHANGE)
-                .errors(&[label::NO_CONVERSATION_MEMBER])
-                .federated(),
+            change(delete(changes::remove_member, "Removes a member, or leaves"))
+                .errors(&[label::NO_CONVERSATION_MEMBER]),
         )
         .route(
             "/conversations/{domain}/{id}/message-timer",
-            put(changes::set_message_timer, "Sets how long messages stay")
-                .answers::<ConversationEvent>(200)
-                .empty(204)
-                .errors(CHANGE)
-                .federated(),
+            change(put(changes::set_message_timer, "Sets how long messages stay")),
         )
         .route(
             "/conversations/{domain}/{id}/receipt-mode",
-            put(changes::set_receipt_mode, "Sets whether reading is confirmed")
-                .answers::<ConversationEvent>(200)
-                .empty(204)
-                .errors(CHANGE)
-                .federated(),
+            change(put(changes::set_receipt_mode, "Sets whether reading is confirmed")),
         )
         .route(
             "/conversations/{domain}/{id}/self",
