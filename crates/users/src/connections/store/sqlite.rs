@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use aldis_delivery::{Appended, Delivery, Envelope, Outbox, Positions};
+use aldis_delivery::{Appended, Delivery, Envelope, Outbox, Outgoing, Positions};
 use aldis_storage::{Db, StoreError};
 use aldis_types::{Domain, Qualified, Relation, Timestamp, UserId};
 use async_trait::async_trait;
@@ -20,6 +20,25 @@ pub(crate) struct SqliteConnections {
 impl SqliteConnections {
     pub(crate) fn new(db: Db, outbox: Outbox) -> Self {
         Self { db, outbox }
+    }
+
+    /// Moves a lane of another backend on, together with what is told of it here.
+    async fn told(
+        &self,
+        positions: Positions,
+        envelope: Envelope,
+        effects: impl FnOnce(&Connection) -> Result<Vec<Outgoing>, StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let outbox = self.outbox.traced();
+        let appended = self
+            .db
+            .write(move |tx| {
+                positions.advance(tx, &envelope)?;
+                outbox.append(tx, &effects(tx)?)
+            })
+            .await?;
+        drop(self.outbox.committed(appended));
+        Ok(())
     }
 }
 
@@ -329,16 +348,7 @@ impl ConnectionStore for SqliteConnections {
         envelope: Envelope,
         effects: Effects<Vec<OtherSide>>,
     ) -> Result<(), StoreError> {
-        let outbox = self.outbox.traced();
-        let appended = self
-            .db
-            .write(move |tx| {
-                positions.advance(tx, &envelope)?;
-                outbox.append(tx, &effects(&end_about(tx, &gone)?))
-            })
-            .await?;
-        drop(self.outbox.committed(appended));
-        Ok(())
+        self.told(positions, envelope, move |tx| Ok(effects(&end_about(tx, &gone)?))).await
     }
 
     async fn tell_contacts(
@@ -348,16 +358,7 @@ impl ConnectionStore for SqliteConnections {
         envelope: Envelope,
         effects: Effects<Vec<UserId>>,
     ) -> Result<(), StoreError> {
-        let outbox = self.outbox.traced();
-        let appended = self
-            .db
-            .write(move |tx| {
-                positions.advance(tx, &envelope)?;
-                outbox.append(tx, &effects(&contacts_of(tx, &other)?))
-            })
-            .await?;
-        drop(self.outbox.committed(appended));
-        Ok(())
+        self.told(positions, envelope, move |tx| Ok(effects(&contacts_of(tx, &other)?))).await
     }
 
     async fn skip(&self, positions: Positions, envelope: Envelope) -> Result<(), StoreError> {
