@@ -1,22 +1,20 @@
 //! Rows that a peer refused for good: kept for an operator to look at, within bounds.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aldis_storage::{Db, StoreError};
 use aldis_types::Timestamp;
 use rusqlite::{Connection, params};
+
+use crate::jobs;
 
 /// Dead letters are kept for so long.
 pub const DEAD_LETTER_AGE: Duration = Duration::from_secs(90 * 86_400);
 /// Bytes of dead letters that are kept per component; beyond that the oldest go.
 pub const DEAD_LETTER_BYTES: i64 = 64 << 20;
 
-/// Time for one write job.
-const JOB: Duration = Duration::from_millis(15);
 /// Rows of one step of a job.
 const STEP: i64 = 16;
-/// Pause between two jobs, in which others have their turn.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// The bounds that a sweep brings about.
 #[derive(Debug, Clone, Copy)]
@@ -36,15 +34,7 @@ impl Bounds {
 
 /// Removes dead letters that are too old or too many, in small jobs; says how many went.
 pub(crate) async fn sweep(db: &Db, component: &'static str, bounds: Bounds) -> Result<u64, StoreError> {
-    let mut removed = 0;
-    loop {
-        let (rows, more) = db.write(move |tx| job(tx, component, bounds)).await?;
-        removed += rows;
-        if !more {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+    let removed = jobs::until_none(db, move |tx| step(tx, component, bounds)).await?;
     if removed > 0 {
         tracing::warn!(component, rows = removed, "dead letters were forgotten");
     }
@@ -52,31 +42,24 @@ pub(crate) async fn sweep(db: &Db, component: &'static str, bounds: Bounds) -> R
     Ok(removed)
 }
 
-/// One job; says how many rows went and whether more are left.
-fn job(tx: &Connection, component: &str, bounds: Bounds) -> Result<(u64, bool), StoreError> {
+/// Removes some letters that are too old, or, when there are none, some of the oldest if too many bytes are kept.
+fn step(tx: &Connection, component: &str, bounds: Bounds) -> Result<usize, StoreError> {
     let table = format!("{component}_outbox_dead");
-    let begun = Instant::now();
-    let mut removed = 0;
     let mut old = tx.prepare_cached(&format!(
         "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE died < ? ORDER BY died LIMIT ?)"
     ))?;
+    let rows = old.execute(params![bounds.before.millis(), STEP])?;
+    if rows > 0 {
+        return Ok(rows);
+    }
+    let mut size = tx.prepare_cached(&format!("SELECT coalesce(sum(length(body)), 0) FROM {table}"))?;
+    if size.query_row([], |row| row.get::<_, i64>(0))? <= bounds.bytes {
+        return Ok(0);
+    }
     // Numbers rise with time, so the smallest are the oldest.
     let mut oldest =
         tx.prepare_cached(&format!("DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY id LIMIT ?)"))?;
-    let mut size = tx.prepare_cached(&format!("SELECT coalesce(sum(length(body)), 0) FROM {table}"))?;
-    loop {
-        let mut rows = old.execute(params![bounds.before.millis(), STEP])?;
-        if rows == 0 && size.query_row([], |row| row.get::<_, i64>(0))? > bounds.bytes {
-            rows = oldest.execute([STEP])?;
-        }
-        removed += u64::try_from(rows).unwrap_or(0);
-        if rows == 0 {
-            return Ok((removed, false));
-        }
-        if begun.elapsed() > JOB {
-            return Ok((removed, true));
-        }
-    }
+    Ok(oldest.execute([STEP])?)
 }
 
 #[cfg(test)]

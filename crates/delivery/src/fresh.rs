@@ -104,7 +104,8 @@ impl Fresh {
         }
         let mut taken: Vec<Row> = Vec::new();
         let mut total = 0;
-        while let Some((id, link)) = self.links.first_key_value() {
+        while let Some(first) = self.links.first_entry() {
+            let link = first.get();
             if link.previous > cursor {
                 return if taken.is_empty() { Next::Read } else { Next::Rows(taken) };
             }
@@ -112,9 +113,10 @@ impl Fresh {
             if taken.len() == rows || (total > bytes && !taken.is_empty()) {
                 break;
             }
-            cursor = *id;
-            taken.push(link.row.clone());
-            self.pop();
+            self.bytes -= link.row.body.len();
+            let row = first.remove().row;
+            cursor = row.id;
+            taken.push(row);
         }
         if taken.is_empty() { Next::Nothing } else { Next::Rows(taken) }
     }

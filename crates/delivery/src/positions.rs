@@ -1,16 +1,12 @@
 //! Positions of lanes of stores that are gone.
 
-use std::time::{Duration, Instant};
-
 use aldis_storage::{Db, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// Time for one write job.
-const JOB: Duration = Duration::from_millis(15);
+use crate::jobs;
+
 /// Rows of one step of a job.
 const STEP: i64 = 64;
-/// Pause between two jobs, in which others have their turn.
-const PAUSE: Duration = Duration::from_millis(20);
 
 type Store = (String, Vec<u8>);
 
@@ -18,15 +14,7 @@ type Store = (String, Vec<u8>);
 pub(crate) async fn sweep(db: &Db, component: &'static str) -> Result<u64, StoreError> {
     let mut removed = 0;
     for store in db.read(move |tx| Ok(forgotten(tx, component)?)).await? {
-        loop {
-            let store = store.clone();
-            let (rows, more) = db.write(move |tx| Ok(job(tx, component, &store)?)).await?;
-            removed += rows;
-            if !more {
-                break;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        removed += jobs::until_none(db, move |tx| step(tx, component, &store)).await?;
     }
     Ok(removed)
 }
@@ -51,25 +39,14 @@ fn forgotten(tx: &Connection, component: &str) -> rusqlite::Result<Vec<Store>> {
     Ok(found)
 }
 
-/// One job; says how many rows went and whether more are left.
-fn job(tx: &Connection, component: &str, store: &Store) -> rusqlite::Result<(u64, bool)> {
+/// Removes some rows of a store.
+fn step(tx: &Connection, component: &str, store: &Store) -> Result<usize, StoreError> {
     let table = format!("{component}_received");
     let mut delete = tx.prepare_cached(&format!(
         "DELETE FROM {table} WHERE origin = ?1 AND incarnation = ?2 AND lane IN \
          (SELECT lane FROM {table} WHERE origin = ?1 AND incarnation = ?2 LIMIT ?3)"
     ))?;
-    let begun = Instant::now();
-    let mut removed = 0;
-    loop {
-        let rows = delete.execute(params![store.0, store.1, STEP])?;
-        removed += u64::try_from(rows).unwrap_or(0);
-        if rows == 0 {
-            return Ok((removed, false));
-        }
-        if begun.elapsed() > JOB {
-            return Ok((removed, true));
-        }
-    }
+    Ok(delete.execute(params![store.0, store.1, STEP])?)
 }
 
 #[cfg(test)]
