@@ -1,11 +1,11 @@
 //! `[assets]`: where files are kept, and which ones are taken, given and fetched.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
+pub use aldis_runtime::Secret;
 use aldis_types::MediaType;
 use documented::{Documented, DocumentedFields};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 /// Files of users, and copies of files of other backends.
 #[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
@@ -191,30 +191,6 @@ fn region() -> String {
 
 fn part_mib() -> u64 {
     8
-}
-
-/// A secret that no log shows.
-#[derive(Clone, Deserialize)]
-#[serde(from = "String")]
-pub struct Secret(Zeroizing<String>);
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-}
-
-impl Secret {
-    /// The text.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 /// Keys of the section whose values are file names, relative to the folder of the configuration file.

@@ -2,12 +2,14 @@
 
 pub mod channel;
 pub mod config;
+pub mod dns;
 mod followed;
 pub mod https;
 pub mod listen;
 pub mod networks;
 pub mod operations;
 mod seams;
+mod secret;
 pub mod shutdown;
 pub mod telemetry;
 pub mod workload;
@@ -16,3 +18,4 @@ pub mod workload;
 mod tests;
 
 pub use seams::{Clock, ManualClock, Random, SharedClock, SharedRandom, SystemClock, SystemRandom};
+pub use secret::Secret;

@@ -63,7 +63,7 @@ impl S3 {
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .tls_context(tls.build().map_err(io::Error::other)?)
             .build_https();
-        let credentials = Credentials::from_keys(&config.access_key_id, config.secret_access_key.reveal(), None);
+        let credentials = Credentials::from_keys(&config.access_key_id, config.secret_access_key.expose(), None);
         let mut builder = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(config.region.clone()))

@@ -5,20 +5,18 @@ use std::{
     time::Duration,
 };
 
+use aldis_runtime::dns;
 use aldis_types::Domain;
 use async_trait::async_trait;
 use hickory_resolver::{
     TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    net::{DnsError, NetError},
     proto::rr::{Name, RData, RecordType},
 };
 
 use crate::network::{LookupError, Resolve, SrvRecord};
 
 const SERVICE: &str = "_wire-server-federator._tcp";
-const TIMEOUT: Duration = Duration::from_secs(2);
-const ATTEMPTS: usize = 2;
 /// At most this many records of one answer are used.
 const MAX_RECORDS: usize = 16;
 
@@ -27,22 +25,8 @@ pub(crate) struct Dns(TokioResolver);
 
 impl Dns {
     pub(crate) fn new(server: Option<SocketAddr>) -> Result<Self, NetError> {
-        let mut builder = match server {
-            Some(address) => {
-                let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                    connection.port = address.port();
-                    connection
-                });
-                let server = NameServerConfig::new(address.ip(), true, connections.to_vec());
-                let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            }
-            None => TokioResolver::builder_tokio()?,
-        };
-        let options = builder.options_mut();
-        options.timeout = TIMEOUT;
-        options.attempts = ATTEMPTS;
-        options.cache_size = 0;
+        let mut builder = dns::resolver(server)?;
+        builder.options_mut().cache_size = 0;
         Ok(Self(builder.build()?))
     }
 

@@ -1,19 +1,16 @@
 //! Servers for calls by SRV records (RFC 2782). Not the servers of other backends: those are the federator's.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
+use aldis_runtime::dns;
 use async_trait::async_trait;
 use hickory_resolver::{
-    TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    ResolverBuilder, TokioResolver,
+    net::{DnsError, NetError},
     proto::rr::{Name, RData, RecordType},
 };
 
 use super::servers::MAX_SERVERS;
-
-const TIMEOUT: Duration = Duration::from_secs(2);
-const ATTEMPTS: usize = 2;
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,22 +45,7 @@ pub(crate) struct Dns(TokioResolver);
 impl Dns {
     pub(crate) fn new(server: Option<SocketAddr>) -> Result<Self, ServerError> {
         let failed = |error: NetError| ServerError::Dns(error.to_string());
-        let mut builder = match server {
-            Some(address) => {
-                let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                    connection.port = address.port();
-                    connection
-                });
-                let server = NameServerConfig::new(address.ip(), true, connections.to_vec());
-                let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            }
-            None => TokioResolver::builder_tokio().map_err(failed)?,
-        };
-        let options = builder.options_mut();
-        options.timeout = TIMEOUT;
-        options.attempts = ATTEMPTS;
-        Ok(Self(builder.build().map_err(failed)?))
+        Ok(Self(dns::resolver(server).and_then(ResolverBuilder::build).map_err(failed)?))
     }
 }
 

@@ -4,10 +4,10 @@ mod check;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use aldis_runtime::Secret;
 use aldis_types::{Domain, Strategy};
 use documented::{Documented, DocumentedFields};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use zeroize::Zeroizing;
 
 /// Accounts, login, clients, connections.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, Documented, DocumentedFields)]
@@ -91,30 +91,6 @@ impl<'de> Deserialize<'de> for Registration {
         }
 
         deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// A text that never reaches a log.
-#[derive(Clone, Default, Deserialize)]
-#[serde(from = "String")]
-pub struct Secret(Zeroizing<String>);
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-}
-
-impl Secret {
-    /// The text.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
     }
 }
 
