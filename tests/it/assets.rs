@@ -9,10 +9,10 @@ use aldis_harness::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use crate::support::{ALPHA, BETA, binary};
+use crate::support::{ALPHA, BETA, binary, metric};
 
 /// Bytes of which no two stretches are alike.
-fn bytes(size: usize) -> Vec<u8> {
+pub(crate) fn bytes(size: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut bytes = Vec::with_capacity(size + 8);
     while bytes.len() < size {
@@ -30,14 +30,6 @@ async fn reads(reader: &User, asset: &StoredAsset, expected: &[u8]) -> Result<()
     ensure!(answer.body == expected, "other bytes: {} of {}", answer.body.len(), expected.len());
     ensure!(answer.header("content-length") == Some(&expected.len().to_string()), "{:?}", answer.headers);
     Ok(())
-}
-
-/// The sum of a metric over all its labels.
-async fn metric(federation: &LocalFederation, domain: &str, name: &str) -> Result<f64> {
-    let page = federation.operations(domain, "/metrics").await?.expect(200)?;
-    let text = String::from_utf8(page.body.to_vec())?;
-    let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }
 
 #[tokio::test]
@@ -162,16 +154,4 @@ async fn copies_spare_the_owner_and_a_broken_transfer_is_told() -> Result<()> {
         outcome.map(|answer| (answer.status, answer.body.len()))
     );
     Ok(())
-}
-
-#[tokio::test]
-async fn files_pass_between_services_in_processes_of_their_own() -> Result<()> {
-    let options = Options { apart: true, binary: Some(binary()), ..Options::of(&[ALPHA, BETA]) };
-    let federation = LocalFederation::start(&options).await?;
-    let ann = federation.user(ALPHA, "Ann").await?;
-    let bob = federation.user(BETA, "Bob").await?;
-    let content = bytes(3 << 20);
-    let asset = ann.upload(&content).await?;
-    eventually("the file at the other backend", async || reads(&bob, &asset, &content).await).await?;
-    bob.get(&asset.path).await?.expect_error(404, "not-found").map(drop)
 }

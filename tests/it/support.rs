@@ -68,3 +68,11 @@ pub(crate) fn binary() -> PathBuf {
 pub(crate) fn texts(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{prefix} {number}")).collect()
 }
+
+/// The sum of a metric of a backend, or of one of its services, over all its labels.
+pub(crate) async fn metric(federation: &LocalFederation, of: &str, name: &str) -> Result<f64> {
+    let page = federation.operations(of, "/metrics").await?.expect(200)?;
+    let text = String::from_utf8(page.body.to_vec())?;
+    let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Answer, Api, MailFolder, Person, User},
+    memory::{self, Memory},
     settings,
     wait::within,
 };
@@ -57,6 +58,7 @@ struct ReadyService {
     service: String,
     pid: i32,
     command: Vec<String>,
+    listeners: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -94,6 +96,8 @@ struct Process {
     domain: String,
     first_pid: i32,
     command: Vec<String>,
+    /// Base URL of its health and metrics.
+    operations: String,
     /// Set once we started it again ourselves.
     child: Option<Child>,
 }
@@ -218,17 +222,25 @@ impl LocalFederation {
         for ready in file.backends {
             let domain = ready.domain.clone();
             let api = Api::new(&ready.api, &ready.websocket)?;
-            self.add(&domain, domain.clone(), ready.pid, &ready.command);
+            self.add(&domain, domain.clone(), ready.pid, &ready.command, &ready.operations);
             for service in &ready.services {
-                self.add(&domain, service_of(&domain, &service.service), service.pid, &service.command);
+                let listener = service.listeners.get("operations").context("a service without operations")?;
+                let (name, operations) = (service_of(&domain, &service.service), format!("http://{listener}"));
+                self.add(&domain, name, service.pid, &service.command, &operations);
             }
             self.backends.insert(domain, Backend { ready, api });
         }
         Ok(())
     }
 
-    fn add(&mut self, domain: &str, name: String, pid: i32, command: &[String]) {
-        let process = Process { domain: domain.to_owned(), first_pid: pid, command: command.to_vec(), child: None };
+    fn add(&mut self, domain: &str, name: String, pid: i32, command: &[String], operations: &str) {
+        let process = Process {
+            domain: domain.to_owned(),
+            first_pid: pid,
+            command: command.to_vec(),
+            operations: operations.to_owned(),
+            child: None,
+        };
         self.processes.insert(name, process);
     }
 
@@ -269,9 +281,9 @@ impl LocalFederation {
         Ok(Command::new(&self.binary).args(arguments).output()?)
     }
 
-    /// `GET` on a backend's listener for health and metrics.
-    pub async fn operations(&self, domain: &str, path: &str) -> Result<Answer> {
-        let operations = Api::new(&self.backend(domain)?.ready.operations, "ws://unused")?.with_version(None);
+    /// `GET` on the listener for health and metrics of a backend, or of a service.
+    pub async fn operations(&self, name: &str, path: &str) -> Result<Answer> {
+        let operations = Api::new(&self.process(name)?.operations, "ws://unused")?.with_version(None);
         operations.get(path).await
     }
 
@@ -283,6 +295,16 @@ impl LocalFederation {
     /// The process of a backend, or of a service, as it runs now.
     pub fn pid(&self, name: &str) -> Result<i32> {
         Ok(self.process(name)?.pid()?.as_raw_nonzero().get())
+    }
+
+    /// What each process of each backend takes, by name.
+    pub fn memory(&self) -> Result<BTreeMap<String, Memory>> {
+        self.processes.keys().map(|name| Ok((name.clone(), memory::of(self.pid(name)?)?))).collect()
+    }
+
+    /// Has the peaks of [`LocalFederation::memory`] counted from now.
+    pub fn forget_peaks(&self) -> Result<()> {
+        self.processes.keys().try_for_each(|name| memory::forget_peak(self.pid(name)?))
     }
 
     /// Registers somebody with one device.

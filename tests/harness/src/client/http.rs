@@ -117,13 +117,28 @@ impl Call<'_> {
 
     /// Sends it. An error means that no complete answer came.
     pub async fn send(self) -> Result<Answer> {
+        let (what, response) = self.begin().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = response.bytes().await.with_context(|| format!("{what}: reading the answer"))?;
+        Ok(Answer { what, status, headers, body })
+    }
+
+    /// Sends it, and hands over the body of the answer part by part instead of keeping it.
+    pub async fn read(self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<Answer> {
+        let (what, mut response) = self.begin().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        while let Some(part) = response.chunk().await.with_context(|| format!("{what}: reading the answer"))? {
+            take(&part)?;
+        }
+        Ok(Answer { what, status, headers, body: Bytes::new() })
+    }
+
+    async fn begin(self) -> Result<(String, reqwest::Response)> {
         let what = format!("{} {}", self.method, self.path);
         let request =
             self.api.http.request(self.method, self.api.url(&self.path)).headers(self.headers).body(self.body);
         let response = request.send().await.with_context(|| what.clone())?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = response.bytes().await.with_context(|| format!("{what}: reading the answer"))?;
-        Ok(Answer { what, status, headers, body })
+        Ok((what, response))
     }
 }
 

@@ -41,13 +41,18 @@ pub struct Draft {
     pub blob: Option<Bytes>,
     /// Only for open sockets.
     pub transient: bool,
+    /// Whether it may wake apps; `None` leaves the choice to the backend.
+    pub native_push: Option<bool>,
+    /// How urgently it wakes them; `None` leaves the choice to the backend.
+    pub native_priority: Option<wire::Priority>,
 }
 
 impl Draft {
     /// A message that is not sent while any client is missing.
     pub fn new(recipients: Recipients, text: &str) -> Self {
         let strategy = Some(wire::Strategy::ReportAll(wire::Nothing {}));
-        Self { recipients, strategy, text: text.to_owned(), blob: None, transient: false }
+        let text = text.to_owned();
+        Self { recipients, strategy, text, blob: None, transient: false, native_push: None, native_priority: None }
     }
 
     /// The same with another strategy.
@@ -77,9 +82,9 @@ impl Draft {
         let message = wire::QualifiedNewOtrMessage {
             sender: Some(wire::ClientId { client: sender.0 }),
             recipients,
-            native_push: None,
+            native_push: self.native_push,
             blob: self.blob.clone(),
-            native_priority: None,
+            native_priority: self.native_priority.map(Into::into),
             transient: self.transient.then_some(true),
             strategy: self.strategy.clone(),
         };

@@ -17,8 +17,8 @@ pub struct QualifiedNewOtrMessage {
     /// Shared by all recipients.
     #[prost(bytes = "bytes", optional, tag = "4")]
     pub blob: Option<bytes::Bytes>,
-    /// 1 low, 2 high.
-    #[prost(int32, optional, tag = "5")]
+    /// How urgently it wakes mobile apps; low when absent.
+    #[prost(enumeration = "Priority", optional, tag = "5")]
     pub native_priority: Option<i32>,
     /// Only for open sockets.
     #[prost(bool, optional, tag = "6")]
@@ -26,6 +26,16 @@ pub struct QualifiedNewOtrMessage {
     /// Which missing clients matter.
     #[prost(oneof = "Strategy", tags = "7, 8, 9, 10")]
     pub strategy: Option<Strategy>,
+}
+
+/// How urgently a message wakes mobile apps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Priority {
+    /// When the device thinks fit.
+    Low = 1,
+    /// At once.
+    High = 2,
 }
 
 /// Which missing clients keep a message from being sent.
