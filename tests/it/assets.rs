@@ -2,12 +2,12 @@
 
 use aldis_harness::{
     backend::{Federation, Setup},
-    client::{StoredAsset, User, asset_form},
+    client::{StoredAsset, User, asset_form, connect},
     local::{LocalFederation, Options},
     wait::eventually,
 };
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{ALPHA, BETA, binary, metric};
 
@@ -98,6 +98,31 @@ async fn the_readers_backend_has_rules_of_its_own() -> Result<()> {
     let (large, small) = (ann.upload(&bytes(1001)).await?, ann.upload(&bytes(1000)).await?);
     bob.get(&large.with_token()).await?.expect_error(403, "asset-not-allowed")?;
     reads(&bob, &small, &bytes(1000)).await
+}
+
+#[tokio::test]
+async fn what_members_elsewhere_could_not_fetch_is_refused_before_it_is_stored() -> Result<()> {
+    let setup = Setup::of(&[ALPHA, BETA])
+        .configure(ALPHA, "[assets]\nrefuse_early = true")
+        .configure(BETA, "[assets.remote]\nmax_bytes = 1000");
+    let federation = Federation::with(setup).await?;
+    let (ann, bob) = (federation.user(ALPHA, "Ann").await?, federation.user(BETA, "Bob").await?);
+    connect(&ann, &bob).await?;
+    let here = ann.group("Owned here", &[&bob.id]).await?;
+    let there = bob.group("Owned there", &[&ann.id]).await?;
+    let store = async |size: usize, conversation: Value| {
+        let description = json!({ "public": false, "retention": "volatile", "convId": conversation });
+        ann.post_asset(asset_form(&description, "application/octet-stream", &bytes(size))).await
+    };
+    for conversation in [&here, &there] {
+        let refused = store(1001, json!(conversation)).await?.expect_error(403, "asset-not-allowed")?;
+        ensure!(refused["message"].as_str().is_some_and(|text| text.contains(BETA)), "{refused}");
+        store(1000, json!(conversation)).await?.expect(201)?;
+    }
+    store(1001, Value::Null).await?.expect(201)?;
+    let rules = federation.operations(ALPHA, "/metrics").await?.expect(200)?;
+    ensure!(String::from_utf8_lossy(&rules.body).contains("aldis_assets_refused_early_total 2"));
+    Ok(())
 }
 
 #[tokio::test]

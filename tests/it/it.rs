@@ -5,6 +5,7 @@
 mod accounts;
 mod administration;
 mod assets;
+mod calls;
 mod clients;
 mod connections;
 mod conversations;

@@ -1,6 +1,6 @@
 //! Large files, between backends that are processes of their own: fetched once, and never held in memory.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use aldis_harness::{
     client::{StoredAsset, User},
@@ -21,11 +21,14 @@ const MIB: u64 = 1 << 20;
 /// What any process may take more than before, however large the file is.
 const MOST: u64 = 32 * MIB;
 
+/// How long one large file may take; the digests of a debug build are slow.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// Reads the file, byte by byte as it was stored, without keeping it.
 async fn reads(reader: &User, asset: &StoredAsset, expected: &Bytes) -> Result<()> {
     let mut rest = expected.clone();
     let call = reader.api.call(Method::GET, asset.with_token()).token(&reader.session().token)?;
-    let answer = call.read(|part| {
+    let answer = call.patience(PATIENCE).read(|part| {
         ensure!(part.len() <= rest.len() && rest.split_to(part.len()) == part, "other bytes");
         Ok(())
     });
@@ -67,7 +70,7 @@ async fn a_hundred_mebibytes_cross_once_for_all_readers_and_take_no_memory() -> 
     federation.forget_peaks()?;
     let before = federation.memory()?;
     let content = Bytes::from(bytes(usize::try_from(size)?));
-    let asset = ann.upload(&content).await?;
+    let asset = ann.upload_patiently(&content, PATIENCE).await?;
     tokio::try_join!(reads(&bob, &asset, &content), reads(&bea, &asset, &content))?;
     took_little(&federation, &before)?;
     ensure!(given(&federation, ALPHA).await? == (transfers + 1, sent + size), "one transfer for both");
@@ -79,6 +82,7 @@ async fn a_hundred_mebibytes_cross_once_for_all_readers_and_take_no_memory() -> 
     .await?;
     federation.kill(BETA).await?;
     federation.restart(BETA).await?;
+    ensure!(metric(&federation, BETA, "aldis_assets_cache_copies").await? > 1.5, "the copies survive");
     eventually("beta reaches alpha again", async || reads(&bob, &small, &Bytes::from_static(b"small")).await).await?;
     federation.forget_peaks()?;
     let before = federation.memory()?;
@@ -107,7 +111,7 @@ async fn services_in_processes_of_their_own_hold_no_file_in_memory() -> Result<(
     federation.forget_peaks()?;
     let before = federation.memory()?;
     let content = Bytes::from(bytes(usize::try_from(size)?));
-    let asset = ann.upload(&content).await?;
+    let asset = ann.upload_patiently(&content, PATIENCE).await?;
     reads(&bob, &asset, &content).await?;
     took_little(&federation, &before)?;
     ensure!(given(&federation, &owner).await? == (transfers + 1, sent + size));

@@ -22,6 +22,10 @@ pub struct Config {
     ///
     /// Allowed: media types, as `"image/png"` or `"image/*"`.
     pub types: Vec<String>,
+    /// Refuse a file at once, before its bytes are taken, if a backend of the conversation that it is for says that it
+    /// does not fetch files of this size or type. Works for apps that name the conversation when they upload, and for
+    /// backends with which there is a connection at that moment.
+    pub refuse_early: bool,
     /// Uploads at the same time; more are answered 503.
     ///
     /// Allowed: 1 to 65536.
@@ -57,6 +61,7 @@ impl Default for Config {
             folder: None,
             max_bytes: USUAL_MAX_BYTES,
             types: Vec::new(),
+            refuse_early: false,
             max_uploads: 64,
             upload_idle_seconds: 30,
             upload_timeout_seconds: 3600,
@@ -113,11 +118,16 @@ pub struct CacheConfig {
     ///
     /// Allowed: 1 to 31622400.
     pub max_age_seconds: u64,
+    /// The owner of a copy that nobody has read for this time is asked whether the file is still there; if not, the copy
+    /// is dropped.
+    ///
+    /// Allowed: 60 to 31622400.
+    pub recheck_seconds: u64,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { enabled: true, folder: None, max_mib: 1024, max_age_seconds: 7 * 24 * 3600 }
+        Self { enabled: true, folder: None, max_mib: 1024, max_age_seconds: 7 * 24 * 3600, recheck_seconds: 6 * 3600 }
     }
 }
 
@@ -145,8 +155,8 @@ impl Default for PeersConfig {
     }
 }
 
-/// Files in an object store that speaks S3, instead of a folder. The bucket must exist. Needs a build with the feature `s3`,
-/// as images have it.
+/// Files in an object store that speaks S3, instead of a folder. The bucket must exist. Builds without the default
+/// feature `s3` refuse this section.
 #[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub struct S3Config {
@@ -236,6 +246,7 @@ impl Config {
         check_types("remote.types", &self.remote.types)?;
         within("cache.max_mib", self.cache.max_mib, 1..=1 << 30)?;
         within("cache.max_age_seconds", self.cache.max_age_seconds, 1..=366 * 24 * HOUR)?;
+        within("cache.recheck_seconds", self.cache.recheck_seconds, 60..=366 * 24 * HOUR)?;
         within("peers.max_concurrent", self.peers.max_concurrent as u64, 1..=65_536)?;
         within("peers.idle_seconds", self.peers.idle_seconds, 1..=HOUR)?;
         if matches!(self.peers.bytes_per_second, 1..=65_535) {

@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use aldis_api::{Fault, Label, label};
 use aldis_peers::PeerError;
 use aldis_storage::StoreError;
+use aldis_types::Domain;
 
 /// Why a request about files failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -18,6 +19,9 @@ pub(crate) enum AssetError {
     /// Our rules on size and type.
     #[error("not allowed here")]
     NotAllowed,
+    /// These backends of the conversation that it is for would not fetch it.
+    #[error("not allowed at the backend of a member")]
+    NotAllowedThere(Arc<[Domain]>),
     /// Larger than our users may store.
     #[error("too large")]
     TooLarge,
@@ -76,7 +80,7 @@ impl Fault for AssetError {
         match self {
             Self::NotFound => label::NOT_FOUND,
             Self::Unauthorised => label::ASSET_UNAUTHORISED,
-            Self::NotAllowed => label::ASSET_NOT_ALLOWED,
+            Self::NotAllowed | Self::NotAllowedThere(_) => label::ASSET_NOT_ALLOWED,
             Self::TooLarge => label::ASSET_TOO_LARGE,
             Self::Malformed(_) => label::CLIENT_ERROR,
             Self::MediaType => label::UNSUPPORTED_MEDIA_TYPE,
@@ -102,6 +106,14 @@ impl Fault for AssetError {
     fn message(&self) -> Option<std::borrow::Cow<'static, str>> {
         match self {
             Self::Malformed(text) => Some((*text).into()),
+            Self::NotAllowedThere(domains) => {
+                let domains: Vec<&str> = domains.iter().map(Domain::as_str).collect();
+                let domains = domains.join(", ");
+                Some(
+                    format!("Members of the conversation could not fetch an asset of this size or type: {domains}")
+                        .into(),
+                )
+            }
             _ => self.passes_on()?.message(),
         }
     }

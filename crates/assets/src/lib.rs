@@ -17,6 +17,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use aldis_api::TokenVerifier;
 use aldis_peers::{Peers, Policy};
+use aldis_proto::channel::Channel;
 use aldis_runtime::{SharedClock, SharedRandom};
 use aldis_storage::{Db, StoreError};
 use aldis_types::Domain;
@@ -32,6 +33,7 @@ use error::AssetError;
 use federation::{Allowance, Federation};
 use objects::{
     Assets,
+    audience::Audience,
     store::{MIGRATIONS, SqliteAssets},
 };
 use remote::{Remotes, cache::Cache, peers::AssetPeers};
@@ -55,6 +57,8 @@ pub struct Dependencies {
     pub verifier: TokenVerifier,
     /// Other backends.
     pub peers: Peers,
+    /// Our conversations service; without it nothing is refused early.
+    pub conversations: Option<Channel>,
     /// Where files are kept for which the settings name no folder.
     pub folder: PathBuf,
 }
@@ -131,6 +135,7 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
         domain: deps.domain,
         assets,
         remotes,
+        audience: deps.conversations.filter(|_| config.refuse_early).map(|it| Audience::new(it, deps.peers)),
         verifier: deps.verifier,
         uploads: Arc::new(Semaphore::new(config.max_uploads)),
         upload_idle: Duration::from_secs(config.upload_idle_seconds),

@@ -11,7 +11,7 @@ use axum::{Router, extract::FromRef};
 use tokio::sync::Semaphore;
 
 use crate::{
-    objects::{Assets, http},
+    objects::{Assets, audience::Audience, http},
     remote::Remotes,
 };
 
@@ -21,6 +21,8 @@ pub(crate) struct App {
     pub(crate) domain: Domain,
     pub(crate) assets: Assets,
     pub(crate) remotes: Remotes,
+    /// Asked before a file is taken, when the operator wants that.
+    pub(crate) audience: Option<Audience>,
     pub(crate) verifier: TokenVerifier,
     /// Places for uploads.
     pub(crate) uploads: Arc<Semaphore>,

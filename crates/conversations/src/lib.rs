@@ -36,8 +36,9 @@ use aldis_api::TokenVerifier;
 use aldis_delivery::{Component, Outbox, Relays};
 use aldis_peers::{Peers, Policy};
 use aldis_proto::{
-    channel::Channel, federation::v1::conversations_server::ConversationsServer,
-    internal::v1::memberships_server::MembershipsServer,
+    channel::Channel,
+    federation::v1::conversations_server::ConversationsServer,
+    internal::v1::{audiences_server::AudiencesServer, memberships_server::MembershipsServer},
 };
 use aldis_runtime::{SharedClock, SharedRandom};
 use aldis_storage::{Db, StoreError};
@@ -159,6 +160,7 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     )
     .add_service(aldis_delivery::conversations_server(domain, db.clone(), policy, receiving, Arc::new(received)));
     let internal = Routes::new(MembershipsServer::new(one_to_one::grpc::MembershipsServer(app.clone())))
+        .add_service(AudiencesServer::new(groups::grpc::AudiencesServer(app.clone())))
         .add_service(aldis_delivery::conversations_outbox(db.clone()));
     tasks.spawn(db.clone().measure_tables("conversations"));
     Ok(Service { client: routes::router(app), internal, federation: Some(federation), tasks })

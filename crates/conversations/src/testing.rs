@@ -17,8 +17,8 @@ use aldis_proto::{
     convert,
     federation::v1::{self as pb, users_server},
     internal::v1::{
-        self as internal, clients_server, connections_server, memberships_client::MembershipsClient, profiles_server,
-        push_server,
+        self as internal, audiences_client::AudiencesClient, clients_server, connections_server,
+        memberships_client::MembershipsClient, profiles_server, push_server,
     },
     metadata,
 };
@@ -529,6 +529,10 @@ impl Backend {
 
     pub(crate) fn memberships(&self) -> MembershipsClient<Channel> {
         MembershipsClient::new(self.internal.channel())
+    }
+
+    pub(crate) fn audiences(&self) -> AudiencesClient<Channel> {
+        AudiencesClient::new(self.internal.channel())
     }
 
     /// What the user has got so far, in order.

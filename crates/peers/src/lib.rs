@@ -14,7 +14,7 @@ mod quota;
 
 pub use error::{PeerError, PeerErrorKind};
 pub use origin::{Origin, federation_listener};
-pub use peers::{CallOptions, FAN_OUT, Peers};
+pub use peers::{AssetLimits, CallOptions, FAN_OUT, Peers};
 pub use policy::{Denied, Policy};
 pub use quota::{QUOTA_SWEEP, Quota};
 

@@ -1,10 +1,13 @@
 //! Requests to other backends.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use aldis_proto::{
     channel::Channel,
-    internal::v1::{ListPeersRequest, peer_states_client::PeerStatesClient},
+    internal::v1::{ListPeersRequest, PeerState, peer_states_client::PeerStatesClient},
     metadata,
 };
 use aldis_types::{Domain, Remote};
@@ -40,6 +43,15 @@ pub struct CallOptions {
     pub idempotency_key: Option<[u8; 32]>,
 }
 
+/// Which files a backend fetches for its users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssetLimits {
+    /// The largest; 0: none are fetched.
+    pub max_bytes: u64,
+    /// Their media types, as `image/png` or `image/*`; none: all.
+    pub types: Vec<String>,
+}
+
 impl Peers {
     /// Peers behind this federator.
     pub fn new(egress: Channel) -> Self {
@@ -51,15 +63,35 @@ impl Peers {
         self.egress.clone()
     }
 
-    /// The largest message that `domain` says it takes on any hop, in bytes. `None` when that is not known: the peer is
-    /// not connected, or our federator cannot say.
-    pub async fn max_message_bytes(&self, domain: &Domain) -> Option<u64> {
-        let mut request = Request::new(ListPeersRequest { domain: domain.as_str().to_owned() });
+    /// What our federator knows of this peer, or of all when none is named. `None` when it cannot say.
+    async fn states(&self, domain: Option<&Domain>) -> Option<Vec<PeerState>> {
+        let domain = domain.map(ToString::to_string).unwrap_or_default();
+        let mut request = Request::new(ListPeersRequest { domain });
         request.set_timeout(LOCAL_DEADLINE);
         let mut federator = PeerStatesClient::new(self.channel());
         let answer = tokio::time::timeout(LOCAL_DEADLINE, federator.list_peers(request)).await.ok()?.ok()?;
-        let peer = answer.into_inner().peers.into_iter().find(|peer| peer.domain == domain.as_str())?;
+        Some(answer.into_inner().peers)
+    }
+
+    /// The largest message that `domain` says it takes on any hop, in bytes. `None` when that is not known: the peer is
+    /// not connected, or our federator cannot say.
+    pub async fn max_message_bytes(&self, domain: &Domain) -> Option<u64> {
+        let peer = self.states(Some(domain)).await?.into_iter().find(|peer| peer.domain == domain.as_str())?;
         peer.capabilities.map(|capabilities| capabilities.max_message_bytes).filter(|limit| *limit > 0)
+    }
+
+    /// Which files these backends say that they fetch for their users. Those of which that is not known are left out: the
+    /// peer is not connected, or our federator cannot say.
+    pub async fn asset_limits(&self, domains: &BTreeSet<Domain>) -> BTreeMap<Domain, AssetLimits> {
+        let mut limits = BTreeMap::new();
+        for peer in self.states(None).await.unwrap_or_default() {
+            let domain = peer.domain.parse().ok().filter(|domain| domains.contains(domain));
+            if let (Some(domain), Some(capabilities)) = (domain, peer.capabilities) {
+                let found = AssetLimits { max_bytes: capabilities.max_asset_bytes, types: capabilities.asset_types };
+                limits.insert(domain, found);
+            }
+        }
+        limits
     }
 
     /// Addresses `message` to the backend `domain`.

@@ -3,7 +3,7 @@
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
-pub use server::serve;
+pub use server::{serve, serve_tls};
 
 /// Id of the access key that it takes.
 pub const ACCESS_KEY_ID: &str = "aldis-test";

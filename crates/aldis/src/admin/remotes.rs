@@ -305,6 +305,9 @@ impl Live {
             row["breaker"] = json!(peer.breaker);
             row["latency_micros"] = json!(peer.latency_micros);
             row["certificate_expiry"] = json!(time(peer.certificate_expiry));
+            row["fetches_assets"] = json!(peer.capabilities.as_ref().map(|capabilities| {
+                json!({ "max_bytes": capabilities.max_asset_bytes, "types": capabilities.asset_types })
+            }));
             row["build"] = json!((!peer.build.is_empty()).then_some(&peer.build));
         }
         row

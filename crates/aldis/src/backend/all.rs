@@ -32,7 +32,7 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
     let channels = (places.users.channel(), places.notifications.channel());
     let conversations = start.conversations(&db, channels.0, channels.1).await?;
     places.conversations.serve(conversations.internal);
-    let assets = start.assets(&db).await?;
+    let assets = start.assets(&db, Some(places.conversations.channel())).await?;
 
     let mut health = store_works(Health::new(), &db);
     let verifier = process.verifier.clone();

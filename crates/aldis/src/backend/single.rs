@@ -246,7 +246,9 @@ impl Single<'_> {
 
     async fn assets(mut self, stop: impl Future<Output = ()>) -> Result<()> {
         let Store { db, locks: _locks } = Store::take_over(self.config, &[self.name]).await?;
-        let service = self.context(self.peers()?).assets(&db).await?;
+        let refuses = self.config.assets.refuse_early;
+        let conversations = refuses.then(|| self.internal_of(ServiceName::Conversations)).transpose()?;
+        let service = self.context(self.peers()?).assets(&db, conversations).await?;
         let health = self.health(&db);
         self.follow_users()?;
         self.serve_internal(service.internal).await?;

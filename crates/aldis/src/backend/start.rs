@@ -98,7 +98,11 @@ impl Context<'_> {
         aldis_conversations::start(self.config.conversations.clone(), dependencies).await.context("conversations")
     }
 
-    pub(super) async fn assets(&self, db: &aldis_storage::Db) -> Result<aldis_assets::Service> {
+    pub(super) async fn assets(
+        &self,
+        db: &aldis_storage::Db,
+        conversations: Option<Channel>,
+    ) -> Result<aldis_assets::Service> {
         let dependencies = aldis_assets::Dependencies {
             domain: self.config.domain.clone(),
             db: db.clone(),
@@ -107,6 +111,7 @@ impl Context<'_> {
             policy: self.process.policy.clone(),
             verifier: self.process.verifier.clone(),
             peers: self.peers.clone(),
+            conversations,
             folder: self.config.store.folder(),
         };
         aldis_assets::start(self.config.assets.clone(), dependencies).await.context("assets")

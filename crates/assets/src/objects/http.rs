@@ -95,6 +95,7 @@ async fn receive(app: App, owner: UserId, body: Body) -> Result<Stored, AssetErr
     let mut body = Multipart::open(timely(body, app.upload_idle, app.upload_timeout)).await?;
     let description = body.description().await?;
     let data = body.data_headers().await?;
+    let conversation = description.conversation();
     let upload = Upload {
         owner,
         retention: description.retention.unwrap_or_default(),
@@ -104,6 +105,10 @@ async fn receive(app: App, owner: UserId, body: Body) -> Result<Stored, AssetErr
         size: data.length,
         md5: data.md5,
     };
+    if let (Some(audience), Some(conversation)) = (&app.audience, &conversation) {
+        app.assets.admit(&upload)?;
+        audience.admit(conversation, &upload).await?;
+    }
     let bytes = body.data(upload.size);
     app.assets.upload(upload, bytes).await
 }

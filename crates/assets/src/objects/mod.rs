@@ -1,5 +1,6 @@
 //! Files that our own users store: who may store which, who may read them, and when they end.
 
+pub(crate) mod audience;
 pub(crate) mod http;
 pub(crate) mod multipart;
 pub(crate) mod range;

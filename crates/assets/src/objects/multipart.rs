@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 
-use aldis_types::{MediaType, Retention};
+use aldis_types::{ConversationId, MediaType, Qualified, Retention};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
@@ -23,7 +23,7 @@ const MAX_DESCRIPTION: usize = 16 * 1024;
 
 type Source = Pin<Box<dyn Stream<Item = Result<Bytes, AssetError>> + Send>>;
 
-/// The JSON part. Whatever else apps put into it is for audits of others.
+/// The JSON part. Whatever else apps put into it, as the name of the file, is for audits of others.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Description {
     #[serde(default)]
@@ -32,6 +32,16 @@ pub(crate) struct Description {
     pub(crate) retention: Option<Retention>,
     #[serde(default, rename = "filetype")]
     pub(crate) file_type: Option<String>,
+    /// The conversation that the file is for, as `{"domain","id"}`.
+    #[serde(default, rename = "convId")]
+    conversation: Option<serde_json::Value>,
+}
+
+impl Description {
+    /// The conversation that the file is for, if the app names one; what is no qualified id names none.
+    pub(crate) fn conversation(&self) -> Option<Qualified<ConversationId>> {
+        serde_json::from_value(self.conversation.clone()?).ok()
+    }
 }
 
 /// What the headers of the data part say.

@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) head: Head,
     fetched: Timestamp,
     used: Timestamp,
+    /// When its owner was last asked, as far as this process knows.
+    asked: Timestamp,
 }
 
 #[derive(Default)]
@@ -62,6 +64,7 @@ pub(crate) struct Cache {
     clock: SharedClock,
     max_bytes: u64,
     max_age: Duration,
+    recheck: Duration,
     index: Arc<Mutex<Index>>,
 }
 
@@ -86,7 +89,8 @@ fn row(row: &Row<'_>) -> Result<(Name, Entry), StoreError> {
         expires: expires.map(Timestamp::from_millis),
     };
     let file: [u8; 16] = row.get(3)?;
-    let entry = Entry { file: Uuid::from_bytes(file), head, fetched: millis(8)?, used: millis(9)? };
+    let (fetched, used) = (millis(8)?, millis(9)?);
+    let entry = Entry { file: Uuid::from_bytes(file), head, fetched, used, asked: used };
     Ok((Qualified::new(key(row, 1, 2)?, domain), entry))
 }
 
@@ -125,9 +129,11 @@ impl Cache {
             clock,
             max_bytes: config.max_mib.saturating_mul(1 << 20),
             max_age: Duration::from_secs(config.max_age_seconds),
+            recheck: Duration::from_secs(config.recheck_seconds),
             index: Arc::new(Mutex::new(index)),
         };
         cache.make_room(0).await?;
+        cache.gauge();
         Ok(cache)
     }
 
@@ -153,7 +159,20 @@ impl Cache {
             return None;
         }
         entry.used = now;
+        entry.asked = now;
         Some(entry.clone())
+    }
+
+    /// Copies whose owners were not asked for so long that it is time; whoever takes them asks.
+    pub(crate) fn due(&self, most: usize) -> Vec<(Name, Entry)> {
+        let now = self.clock.now();
+        let mut index = self.index();
+        let due = index.entries.iter_mut().filter(|(_, entry)| now.since(entry.asked) >= self.recheck).take(most);
+        due.map(|(name, entry)| {
+            entry.asked = now;
+            (name.clone(), entry.clone())
+        })
+        .collect()
     }
 
     /// Keeps a file under this name. `false` when it is too large to be kept.
@@ -163,7 +182,7 @@ impl Cache {
         }
         self.make_room(head.size).await?;
         let now = self.clock.now();
-        let entry = Entry { file, head, fetched: now, used: now };
+        let entry = Entry { file, head, fetched: now, used: now, asked: now };
         let (row, row_name) = (entry.clone(), name.clone());
         self.db
             .write(move |tx| {

@@ -14,8 +14,10 @@ use std::{
     time::Duration,
 };
 
+use aldis_peers::FAN_OUT;
 use aldis_runtime::SharedRandom;
 use aldis_types::{AssetKey, Domain, MediaType, Qualified, Remote, Timestamp, UserId};
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::{fs::File, sync::Semaphore};
 
 use self::{
@@ -32,6 +34,9 @@ use crate::{
 
 /// How often one request looks again when what it joined or found turned out to be of no use.
 const ATTEMPTS: usize = 3;
+
+/// Most copies about which one sweep asks their owners.
+const MAX_DUE: usize = 64;
 
 /// Owners whose turns are remembered while nothing is fetched from them.
 const MAX_OWNERS: usize = 1024;
@@ -317,8 +322,25 @@ impl Remotes {
         (Arc::new(transfer), follower, Box::new(run))
     }
 
-    /// Removes copies that are too old.
+    /// Removes copies that are too old, and such whose files are gone although nobody has asked for them since.
     pub(crate) async fn sweep(&self) -> Result<(), AssetError> {
-        Ok(self.0.cache.sweep().await?)
+        self.0.cache.sweep().await?;
+        let due = stream::iter(self.0.cache.due(MAX_DUE)).map(|(name, entry)| self.look_after(name, entry));
+        due.buffer_unordered(FAN_OUT).try_collect().await
+    }
+
+    /// Asks the owner whether the file of a copy is still there, on behalf of nobody.
+    async fn look_after(&self, name: Qualified<AssetKey>, entry: cache::Entry) -> Result<(), AssetError> {
+        let access = Access { key: name.id, reader: UserId::new(self.0.random.uuid()), token: None };
+        match self.0.peers.check(&name.domain, &access, Some(&entry.head.sha256)).await {
+            Ok(Checked::WrongToken) => Ok(()),
+            Ok(Checked::Allowed(head)) if head.sha256 == entry.head.sha256 => Ok(()),
+            Ok(Checked::Allowed(_) | Checked::Gone) => Ok(self.0.cache.evict(&name, entry.file).await?),
+            // Nobody gets the copy as long as its owner cannot be asked.
+            Err(error) => {
+                tracing::debug!(peer.domain = %name.domain, %error, "the owner of a copy cannot be asked");
+                Ok(())
+            }
+        }
     }
 }

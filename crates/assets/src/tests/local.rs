@@ -11,7 +11,7 @@ use futures::stream;
 use http::{Method, Request};
 use serde_json::json;
 
-use super::world::{ALPHA, Form, World, bytes, user};
+use super::world::{ALPHA, BETA, CONVERSATION, Form, World, bytes, user};
 use crate::{
     Config,
     blobs::{BlobStore, directory::Directory},
@@ -144,6 +144,51 @@ async fn what_is_refused_leaves_nothing() {
 
     alpha.upload(ANN, &image(Form::of(bytes(1000)))).await;
     assert_eq!(alpha.files("assets").len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_members_could_not_fetch_is_refused_early_if_the_operator_wants_that() {
+    let world = World::new();
+    world.wire.know(BETA, 1000, &["image/*"]);
+    world.wire.know("gamma.test", 1000, &[]);
+    world.wire.know("delta.test", 0, &[]);
+    let refusing = world.start(ALPHA, Config { refuse_early: true, ..Config::default() }, None).await;
+    let form = |size: usize, media_type, conversation: serde_json::Value| Form {
+        description: json!({ "convId": conversation, "filename": "plan.png", "filetype": "image/png" }),
+        media_type,
+        ..Form::of(bytes(size))
+    };
+    let here = json!({ "domain": ALPHA, "id": CONVERSATION });
+    let (image, other) = ("image/png", "application/octet-stream");
+    for (backends, size, media_type, refused_by) in [
+        (&[BETA, "gamma.test"][..], 1000, image, None),
+        (&[BETA, "gamma.test"], 1001, image, Some("beta.test, gamma.test")),
+        (&[BETA, "gamma.test"], 1000, other, Some("beta.test")),
+        (&["gamma.test"], 1000, other, None),
+        (&["delta.test"], 1, other, Some("delta.test")),
+        (&["unknown.test"], 5000, other, None),
+        (&[], 5000, other, None),
+    ] {
+        world.converse_with(backends);
+        let answer = refusing.post(ANN, form(size, media_type, here.clone()).body()).await;
+        let Some(refused_by) = refused_by else {
+            answer.expect(201);
+            continue;
+        };
+        let error = answer.expect_error(403, "asset-not-allowed");
+        assert!(error["message"].as_str().unwrap().ends_with(&format!(": {refused_by}")), "{error}");
+    }
+    // Nothing is known of what is not named, or not his.
+    world.converse_with(&["delta.test"]);
+    for named in [json!(null), json!("text"), json!({ "domain": ALPHA, "id": "11111111-1111-4111-8111-111111111111" })]
+    {
+        refusing.post(ANN, form(1, other, named).body()).await.expect(201);
+    }
+    refusing.post(BOB, form(1, other, here.clone()).body()).await.expect(201);
+    // What we ourselves refuse comes first.
+    refusing.post(ANN, form(0, other, here.clone()).body()).await.expect_error(400, "invalid-length");
+    let taking = world.start("taking.test", Config::default(), None).await;
+    taking.post(ANN, form(1, other, here).body()).await.expect(201);
 }
 
 #[tokio::test]

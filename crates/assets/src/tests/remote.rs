@@ -125,13 +125,42 @@ async fn a_copy_is_given_after_asking_the_owner() {
 #[tokio::test]
 async fn an_end_at_the_owner_reaches_the_copy() {
     let world = World::new();
-    let (alpha, beta) = world.pair().await;
+    let alpha = world.start(ALPHA, Config::default(), None).await;
+    let config = Config { sweep_interval_seconds: 1, ..Config::default() };
+    let beta = world.start(BETA, config, Some(&alpha)).await;
     let form = Form { description: json!({ "retention": "volatile", "public": true }), ..Form::of("x") };
     let (path, _) = alpha.upload(ANN, &form).await;
     beta.get(BOB, &path).await.expect(200);
     cached(&beta, 1).await;
     world.clock.advance(Duration::from_secs(28 * 86_400));
     beta.get(BOB, &path).await.expect_error(404, "not-found");
+    cached(&beta, 0).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_what_is_gone_is_dropped_although_nobody_reads_it() {
+    let world = World::new();
+    let alpha = world.start(ALPHA, Config::default(), None).await;
+    let config = Config { sweep_interval_seconds: 1, ..Config::default() };
+    let beta = world.start(BETA, config, Some(&alpha)).await;
+    let mut paths = Vec::new();
+    for text in ["goes", "stays"] {
+        let (path, token) = alpha.upload(ANN, &Form::of(text)).await;
+        beta.get(BOB, &with(&path, &token)).await.expect(200);
+        paths.push((path, token));
+    }
+    cached(&beta, 2).await;
+    alpha.call(ANN, Method::DELETE, &paths[0].0).await.expect(200);
+    world.wire.set_down(true);
+    world.clock.advance(Duration::from_secs(6 * 3600));
+    called(&world, "Check", 2).await;
+    assert_eq!(beta.files("assets-cache").len(), 2, "an owner that is away says nothing");
+    world.wire.set_down(false);
+    world.clock.advance(Duration::from_secs(6 * 3600));
+    cached(&beta, 1).await;
+    let (path, token) = &paths[1];
+    assert_eq!(beta.get(BOB, &with(path, token)).await.expect(200).body.unwrap(), b"stays");
+    assert_eq!(world.wire.calls("Fetch"), 2);
 }
 
 /// Waits until a method was called so often.

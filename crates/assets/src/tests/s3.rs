@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::world::{ALPHA, BETA, Form, World, bytes};
 use crate::{
     Config, S3Config,
-    blobs::{s3::S3, suite},
+    blobs::{BlobStore as _, s3::S3, suite},
 };
 
 /// An object store of our own below `folder`, or the one that `ALDIS_TEST_S3_ENDPOINT`, `…_BUCKET`, `…_ACCESS_KEY_ID`,
@@ -43,6 +43,53 @@ async fn settings(folder: &Path) -> S3Config {
 async fn an_object_store() {
     let folder = tempfile::tempdir().unwrap();
     suite::run(&S3::new(&settings(folder.path()).await).unwrap(), 12 << 20).await;
+}
+
+#[tokio::test]
+async fn an_object_store_with_an_authority_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (endpoint, authority) = aldis_s3_server::serve_tls(&folder.path().join("s3")).await.unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, authority).unwrap();
+    let ours = S3Config {
+        bucket: aldis_s3_server::BUCKET.to_owned(),
+        region: "us-east-1".to_owned(),
+        endpoint: Some(endpoint),
+        access_key_id: aldis_s3_server::ACCESS_KEY_ID.to_owned(),
+        secret_access_key: aldis_s3_server::SECRET_ACCESS_KEY.to_owned().into(),
+        ..settings(folder.path()).await
+    };
+    let store = S3::new(&S3Config { ca_file: Some(ca_file), ..ours.clone() }).unwrap();
+    suite::run(&store, 6 << 20).await;
+    let distrusted = S3::new(&ours).unwrap();
+    distrusted.delete(Uuid::new_v4()).await.unwrap_err();
+    let missing = S3Config { ca_file: Some(folder.path().join("missing")), ..ours };
+    assert_eq!(S3::new(&missing).err().unwrap().kind(), std::io::ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_bucket_is_named_in_the_host_or_in_the_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = S3Config {
+        bucket: "files".to_owned(),
+        prefix: "aldis/".to_owned(),
+        endpoint: Some("https://s3.example.com".to_owned()),
+        redirect: true,
+        ..settings(folder.path()).await
+    };
+    let id = Uuid::from_u128(7);
+    for (path_style, host, path) in [
+        (true, "s3.example.com", format!("/files/aldis/{id}")),
+        (false, "files.s3.example.com", format!("/aldis/{id}")),
+    ] {
+        let store = S3::new(&S3Config { path_style, ..config.clone() }).unwrap();
+        let link: http::Uri = store.link(id, "image/png").await.unwrap().unwrap().parse().unwrap();
+        assert_eq!((link.host(), link.path()), (Some(host), path.as_str()));
+        let query = link.query().unwrap();
+        assert!(query.contains("X-Amz-Expires=300") && query.contains("X-Amz-Signature="), "{query}");
+    }
+    let direct = S3::new(&S3Config { redirect: false, ..config }).unwrap();
+    assert_eq!(direct.link(id, "image/png").await.unwrap(), None);
 }
 
 #[tokio::test]

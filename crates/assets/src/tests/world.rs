@@ -15,9 +15,15 @@ use aldis_api::{
 use aldis_peers::{Origin, Peers, Policy};
 use aldis_proto::{
     channel::{Channel, InProcess, boxed},
+    convert::{qualified_conversation, user_id},
     error,
-    federation::v1::Hop,
-    internal::v1::{AuthSnapshot, auth_snapshot::Key},
+    federation::v1::{Capabilities, Hop},
+    internal::v1::{
+        AuthSnapshot, ListBackendsRequest, ListBackendsResponse, ListPeersRequest, ListPeersResponse, PeerState,
+        audiences_server::{Audiences, AudiencesServer},
+        auth_snapshot::Key,
+        peer_states_server::{PeerStates, PeerStatesServer},
+    },
     metadata,
 };
 use aldis_runtime::{ManualClock, SystemRandom};
@@ -34,7 +40,7 @@ use http_body_util::{BodyExt, BodyStream, StreamBody};
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet};
-use tonic::{Code, Status};
+use tonic::{Code, Status, service::Routes};
 use tower::ServiceExt;
 
 use crate::{Config, Dependencies, start};
@@ -59,6 +65,8 @@ struct Faults {
     down: bool,
     /// The last byte of every answer is another one.
     alters: bool,
+    /// What our federator knows of others.
+    peers: Vec<PeerState>,
     calls: HashMap<String, usize>,
 }
 
@@ -97,6 +105,14 @@ impl Wire {
         self.held.send_replace(held);
     }
 
+    /// Has our federator know what a backend fetches.
+    pub(super) fn know(&self, domain: &str, max_asset_bytes: u64, types: &[&str]) {
+        let asset_types = types.iter().map(|text| (*text).to_owned()).collect();
+        let capabilities = Some(Capabilities { max_asset_bytes, asset_types, ..Capabilities::default() });
+        let peer = PeerState { domain: domain.to_owned(), capabilities, ..PeerState::default() };
+        self.faults.lock().unwrap().peers.push(peer);
+    }
+
     /// How often a method was called.
     pub(super) fn calls(&self, method: &str) -> usize {
         self.faults.lock().unwrap().calls.get(method).copied().unwrap_or(0)
@@ -106,7 +122,12 @@ impl Wire {
         let (wire, alpha) = (self.clone(), alpha.channel());
         boxed(tower::service_fn(move |request: Request<tonic::body::Body>| {
             let (wire, alpha) = (wire.clone(), alpha.clone());
-            async move { wire.carry(alpha, request).await }
+            async move {
+                if request.uri().path().starts_with("/aldis.internal.v1.") {
+                    return PeerStatesServer::new(wire).oneshot(request).await.map_err(|never| match never {});
+                }
+                wire.carry(alpha, request).await
+            }
         }))
     }
 
@@ -160,6 +181,38 @@ impl Wire {
     }
 }
 
+#[tonic::async_trait]
+impl PeerStates for Wire {
+    async fn list_peers(
+        &self,
+        _: tonic::Request<ListPeersRequest>,
+    ) -> Result<tonic::Response<ListPeersResponse>, Status> {
+        let peers = self.faults.lock().unwrap().peers.clone();
+        Ok(tonic::Response::new(ListPeersResponse { peers }))
+    }
+}
+
+/// The conversation of [`user`] 1, in which the backends are of which a test says so.
+pub(super) const CONVERSATION: &str = "22222222-2222-4222-8222-222222222222";
+
+#[derive(Clone, Default)]
+struct Conversations(Arc<Mutex<Vec<String>>>);
+
+#[tonic::async_trait]
+impl Audiences for Conversations {
+    async fn list_backends(
+        &self,
+        request: tonic::Request<ListBackendsRequest>,
+    ) -> Result<tonic::Response<ListBackendsResponse>, Status> {
+        let request = request.into_inner();
+        let id = qualified_conversation(request.conversation.as_ref())?;
+        if user_id(&request.user)? != user(1) || id.id.to_string() != CONVERSATION {
+            return Err(Status::not_found("not his"));
+        }
+        Ok(tonic::Response::new(ListBackendsResponse { domains: self.0.lock().unwrap().clone() }))
+    }
+}
+
 /// One service.
 pub(super) struct Backend {
     pub(super) domain: Domain,
@@ -172,6 +225,7 @@ pub(super) struct Backend {
 pub(super) struct World {
     pub(super) clock: Arc<ManualClock>,
     pub(super) wire: Wire,
+    conversations: Conversations,
     pub(super) folder: tempfile::TempDir,
 }
 
@@ -255,8 +309,14 @@ impl World {
         Self {
             clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_750_000_000_000))),
             wire: Wire::new(),
+            conversations: Conversations::default(),
             folder: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// Puts users of these backends into [`CONVERSATION`].
+    pub(super) fn converse_with(&self, domains: &[&str]) {
+        *self.conversations.0.lock().unwrap() = domains.iter().map(|domain| (*domain).to_owned()).collect();
     }
 
     /// Both services with their usual settings.
@@ -280,6 +340,8 @@ impl World {
         let policy = Policy::new(Duration::from_secs(3600));
         policy.update(PolicySnapshot { version: 1, strategy: Strategy::AllowAll, ..PolicySnapshot::default() });
         let nobody = InProcess::new();
+        let conversations = InProcess::new();
+        conversations.serve(Routes::new(AudiencesServer::new(self.conversations.clone())));
         let deps = Dependencies {
             domain: domain.parse().unwrap(),
             db: Db::open(&folder.join("aldis.db"), &DbOptions::default()).unwrap(),
@@ -288,6 +350,7 @@ impl World {
             policy,
             verifier,
             peers: Peers::new(self.wire.channel(to.map_or(&nobody, |to| &to.federation))),
+            conversations: Some(conversations.channel()),
             folder: folder.clone(),
         };
         let service = start(config, deps).await.unwrap();

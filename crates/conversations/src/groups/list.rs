@@ -1,7 +1,7 @@
 //! Reading conversations: our own from the store, others from their owners with our user's settings added.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 use super::{
     error::GroupError,
     json::View,
-    model::{Conversation, Settings},
+    model::{Conversation, Settings, backends},
 };
 use crate::{app::App, backends::OwnersView, received::store::RemoteConversation};
 
@@ -141,6 +141,18 @@ impl App {
         user: UserId,
     ) -> Result<bool, GroupError> {
         Ok(self.find_elsewhere(id).await?.is_some_and(|conversation| conversation.contains(user)))
+    }
+
+    /// The other backends of a conversation's members, for one of its members.
+    pub(crate) async fn backends_of(
+        &self,
+        user: UserId,
+        id: Qualified<ConversationId>,
+    ) -> Result<BTreeSet<Domain>, GroupError> {
+        Ok(match self.get(user, id).await? {
+            Seen::Own(conversation) => conversation.backends(&self.domain),
+            Seen::Elsewhere { view, .. } => backends(view.members.iter().map(|member| &member.user), &self.domain),
+        })
     }
 
     /// One conversation, for one of its members.

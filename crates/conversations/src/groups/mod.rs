@@ -5,6 +5,7 @@ mod departure;
 pub(crate) mod effects;
 pub(crate) mod ending;
 pub(crate) mod error;
+pub(crate) mod grpc;
 pub(crate) mod http;
 mod invites;
 pub(crate) mod json;

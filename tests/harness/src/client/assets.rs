@@ -1,5 +1,7 @@
 //! Files.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Method;
@@ -21,6 +23,14 @@ pub struct StoredAsset {
 }
 
 impl StoredAsset {
+    fn read(answer: &Answer) -> Result<Self> {
+        let stored = answer.clone().expect(201)?.value()?;
+        let key = stored["key"].as_str().context("key")?.to_owned();
+        let domain = stored["domain"].as_str().context("domain")?;
+        let token = stored["token"].as_str().unwrap_or_default().to_owned();
+        Ok(Self { path: format!("/assets/{domain}/{key}"), key, token })
+    }
+
     /// The path with the token.
     pub fn with_token(&self) -> String {
         format!("{}?asset_token={}", self.path, self.token)
@@ -48,14 +58,20 @@ impl User {
         self.request(Method::POST, "/assets", Body::Bytes(MIXED, form)).await
     }
 
+    /// Stores bytes that take long.
+    pub async fn upload_patiently(&self, bytes: &[u8], patience: Duration) -> Result<StoredAsset> {
+        let form = self.private_form(bytes);
+        let call = self.api.call(Method::POST, "/assets").token(&self.session().token)?.bytes(MIXED, form)?;
+        StoredAsset::read(&call.patience(patience).send().await?)
+    }
+
     /// Stores bytes that a token gives access to.
     pub async fn upload(&self, bytes: &[u8]) -> Result<StoredAsset> {
+        StoredAsset::read(&self.post_asset(self.private_form(bytes)).await?)
+    }
+
+    fn private_form(&self, bytes: &[u8]) -> Bytes {
         let description = json!({ "public": false, "retention": "persistent", "domain": self.id.domain });
-        let form = asset_form(&description, "application/octet-stream", bytes);
-        let stored = self.post_asset(form).await?.expect(201)?.value()?;
-        let key = stored["key"].as_str().context("key")?.to_owned();
-        let domain = stored["domain"].as_str().context("domain")?;
-        let token = stored["token"].as_str().unwrap_or_default().to_owned();
-        Ok(StoredAsset { path: format!("/assets/{domain}/{key}"), key, token })
+        asset_form(&description, "application/octet-stream", bytes)
     }
 }

@@ -27,7 +27,6 @@ impl Api {
     /// A backend at `base` (`http://127.0.0.1:18100`) with sockets at `socket_base` (`ws://…`).
     pub fn new(base: &str, socket_base: &str) -> Result<Self> {
         let http = reqwest::Client::builder()
-            .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(64)
             .tcp_nodelay(true)
@@ -46,7 +45,8 @@ impl Api {
 
     /// Begins a request to a path without version prefix, query included.
     pub fn call(&self, method: Method, path: impl Into<String>) -> Call<'_> {
-        Call { api: self, method, path: path.into(), headers: HeaderMap::new(), body: Bytes::new() }
+        let path = path.into();
+        Call { api: self, method, path, headers: HeaderMap::new(), body: Bytes::new(), patience: TIMEOUT }
     }
 
     /// `GET` without token.
@@ -87,6 +87,7 @@ pub struct Call<'a> {
     path: String,
     headers: HeaderMap,
     body: Bytes,
+    patience: Duration,
 }
 
 impl Call<'_> {
@@ -95,6 +96,11 @@ impl Call<'_> {
         let name = HeaderName::try_from(name).with_context(|| format!("header name {name}"))?;
         self.headers.append(name, HeaderValue::try_from(value).context("header value")?);
         Ok(self)
+    }
+
+    /// Gives it more time than other requests, answer included.
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Adds the access token.
@@ -137,7 +143,7 @@ impl Call<'_> {
         let what = format!("{} {}", self.method, self.path);
         let request =
             self.api.http.request(self.method, self.api.url(&self.path)).headers(self.headers).body(self.body);
-        let response = request.send().await.with_context(|| what.clone())?;
+        let response = request.timeout(self.patience).send().await.with_context(|| what.clone())?;
         Ok((what, response))
     }
 }

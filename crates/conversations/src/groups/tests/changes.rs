@@ -3,14 +3,15 @@
 use aldis_proto::{
     convert,
     federation::v1::{self as pb, conversations_client::ConversationsClient},
+    internal::v1::ListBackendsRequest,
     metadata,
 };
-use aldis_types::ConversationId;
+use aldis_types::{ConversationId, Qualified};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{at, create, ids};
-use crate::testing::{Backend, CONNECTION, QualifiedUser, World, user};
+use crate::testing::{Backend, CONNECTION, QualifiedUser, World, domain, user};
 
 /// Alpha's Ann owns a group with beta's Ben, an admin, and alpha's Cleo, a member.
 async fn scene(world: &World) -> (Backend, Backend, [QualifiedUser; 3], String) {
@@ -272,4 +273,31 @@ async fn what_does_not_exist_is_refused_by_name() {
         (status, &links["status"], &links["lockStatus"]),
         (StatusCode::OK, &json!("disabled"), &json!("locked"))
     );
+}
+
+#[tokio::test]
+async fn our_own_services_learn_the_backends_of_a_members_conversation() {
+    let world = World::default();
+    let (alpha, beta) = (world.start("alpha.test").await, world.start("beta.test").await);
+    let _gamma = world.start("gamma.test").await;
+    let (ann, ben, cleo) = (user(1, "alpha.test"), user(2, "beta.test"), user(3, "gamma.test"));
+    world.connect(&[&ann, &ben, &cleo]);
+    let id = create(&alpha, &ann, &[&ben, &cleo]).await;
+    beta.wait_for(&ben, "conversation.create", 1).await;
+    let ask = async |backend: &Backend, user: &QualifiedUser, id: &str| {
+        let id: ConversationId = id.parse().unwrap();
+        let conversation = Some(convert::to_qualified(&Qualified::new(id, domain("alpha.test"))));
+        let request = ListBackendsRequest { user: convert::bytes_of(user.id), conversation };
+        backend.audiences().list_backends(request).await.map(|answer| answer.into_inner().domains)
+    };
+    assert_eq!(ask(&alpha, &ann, &id).await.unwrap(), ["beta.test", "gamma.test"]);
+    assert_eq!(ask(&beta, &ben, &id).await.unwrap(), ["alpha.test", "gamma.test"]);
+    let (stranger, unknown) = (user(4, "alpha.test"), ann.id.to_string());
+    for outcome in [
+        ask(&alpha, &stranger, &id).await,
+        ask(&beta, &user(5, "beta.test"), &id).await,
+        ask(&alpha, &ann, &unknown).await,
+    ] {
+        assert_eq!(outcome.unwrap_err().code(), tonic::Code::NotFound);
+    }
 }
