@@ -175,6 +175,7 @@ async fn remotes_are_listed_with_their_live_state() -> Result<()> {
     eventually("a reachable remote without backlog", async || {
         let row = beta(&federation)?;
         ensure!(row["reachable"] == true && row["since"].is_string() && row["backlog"]["rows"] == 0, "{row}");
+        ensure!(row["fetches_assets"] == serde_json::json!({ "max_bytes": 104_857_632, "types": [] }), "{row}");
         Ok(())
     })
     .await?;

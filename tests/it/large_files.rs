@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use aldis_harness::{
-    client::{StoredAsset, User},
+    client::{StoredAsset, User, asset_form, connect},
     local::{LocalFederation, Options, service_of},
     memory::Memory,
     wait::eventually,
@@ -11,6 +11,7 @@ use aldis_harness::{
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use http::Method;
+use serde_json::json;
 
 use crate::{
     assets::bytes,
@@ -96,7 +97,9 @@ async fn a_hundred_mebibytes_cross_once_for_all_readers_and_take_no_memory() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_in_processes_of_their_own_hold_no_file_in_memory() -> Result<()> {
     let size = 64 * MIB;
-    let settings = "[assets.cache]\nenabled = false".to_owned();
+    let settings = "[assets]\nrefuse_early = true\n[assets.cache]\nenabled = false\n\
+        [assets.remote]\ntypes = [\"application/octet-stream\"]"
+        .to_owned();
     let options = Options { apart: true, binary: Some(binary()), settings, ..Options::of(&[ALPHA, BETA]) };
     let federation = LocalFederation::start(&options).await?;
     let ann = federation.user(ALPHA, "Ann").await?;
@@ -117,5 +120,12 @@ async fn services_in_processes_of_their_own_hold_no_file_in_memory() -> Result<(
     ensure!(given(&federation, &owner).await? == (transfers + 1, sent + size));
     reads(&bob, &small, &Bytes::from_static(b"small")).await?;
     ensure!(given(&federation, &owner).await?.0 == transfers + 2, "without a cache every access fetches");
+
+    // The service that stores files hears of conversations and peers from two others.
+    let conversation = connect(&ann, &bob).await?;
+    let description = json!({ "convId": conversation });
+    for (media_type, status) in [("image/png", 403), ("application/octet-stream", 201)] {
+        ann.post_asset(asset_form(&description, media_type, b"small")).await?.expect(status)?;
+    }
     Ok(())
 }

@@ -1,11 +1,12 @@
 // A local federation for the tests: starts `aldis local up` in a folder of its own and reads its ready file.
 
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { openSync, closeSync } from 'node:fs';
-import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
+import { appendFile, mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import { promisify } from 'node:util';
 
 const START_TIMEOUT = 120_000;
 const STOP_TIMEOUT = 30_000;
@@ -48,15 +49,18 @@ export class Federation {
   /** The backends of the ready file, by domain. */
   backends = new Map();
 
-  /** Starts the binary that `ALDIS_BIN` names and waits until every backend is ready. */
-  static async start() {
+  /**
+   * Starts the binary that `ALDIS_BIN` names and waits until every backend is ready. `settings` are sections that are
+   * added to every configuration.
+   */
+  static async start({ settings = '' } = {}) {
     const binary = process.env.ALDIS_BIN;
     if (!binary) {
       throw new Error('ALDIS_BIN must name the aldis binary; `make test-client` sets it');
     }
     const federation = new Federation();
     try {
-      await federation.#start(binary);
+      await federation.#start(binary, settings);
       return federation;
     } catch (error) {
       const log = await readFile(federation.#log, 'utf8').catch(() => '');
@@ -65,12 +69,17 @@ export class Federation {
     }
   }
 
-  async #start(binary) {
+  async #start(binary, settings) {
     this.#folder = await mkdtemp(join(tmpdir(), 'aldis-client-'));
     this.#log = join(this.#folder, 'up.log');
     const readyFile = join(this.#folder, 'ready.json');
+    const local = join(this.#folder, 'local');
+    await promisify(execFile)(binary, ['local', 'init', '--dir', local, '--base-port', '0']);
+    for (const { name } of (await readdir(local, { withFileTypes: true })).filter(entry => entry.name.includes('.test'))) {
+      await appendFile(join(local, name, 'aldis.toml'), `\n${settings}\n`);
+    }
     const output = openSync(this.#log, 'a');
-    const args = ['local', 'up', '--dir', join(this.#folder, 'local'), '--base-port', '0', '--ready-file', readyFile];
+    const args = ['local', 'up', '--dir', local, '--ready-file', readyFile];
     this.#child = spawn(binary, args, { stdio: ['ignore', output, output] });
     closeSync(output);
     let ended;

@@ -249,10 +249,15 @@ export class Person {
     return { messageId: id, sentAt, state };
   }
 
-  /** Encrypts and stores random bytes; gives what others need to read them, and the digest of the bytes. */
-  async storeFile({ size }) {
+  /**
+   * Encrypts and stores random bytes; gives what others need to read them, and the digest of the bytes. Names the
+   * conversation that they are for, as apps do where files are audited, if there is one.
+   */
+  async storeFile({ size, conversation }) {
     const content = new Uint8Array(randomBytes(size));
-    const { response } = await this.#service.asset.uploadAsset(content, { public: false, retention: 'persistent' });
+    const named = { conversationId: conversation && qualified(conversation), filename: 'plan.png', filetype: 'image/png' };
+    const options = { public: false, retention: 'persistent', auditData: conversation && named };
+    const { response } = await this.#service.asset.uploadAsset(content, options);
     const { key, token, domain, keyBytes, sha256 } = await response;
     const encode = bytes => Buffer.from(bytes).toString('base64');
     return { asset: { key, token, domain, keyBytes: encode(keyBytes), sha256: encode(sha256) }, digest: digest(content) };

@@ -48,3 +48,22 @@ test('a file goes from one backend to the other, inside a message', OPTIONS, asy
     }
   }
 });
+
+test('a file that a member could not fetch is refused before it is stored, if the app names the conversation', OPTIONS, async t => {
+  const settings = '[assets]\nrefuse_early = true\n[assets.remote]\nmax_bytes = 100000\n';
+  const strict = await Federation.start({ settings });
+  t.after(() => strict.stop());
+  const [ann, bob] = await people(t, strict, [
+    ['Ann', 'alpha.test'],
+    ['Bob', 'beta.test'],
+  ]);
+  const { conversation } = await ann.connectWith(bob);
+  await assert.rejects(
+    ann.worker.call('storeFile', { size: 200_000, conversation }),
+    error => error.status === 403 || error.code === 403,
+  );
+  const { asset, digest } = await ann.worker.call('storeFile', { size: 50_000, conversation });
+  assert.deepEqual(await bob.worker.call('readFile', { asset }), { digest });
+  const { asset: large } = await ann.worker.call('storeFile', { size: 200_000 });
+  await assert.rejects(bob.worker.call('readFile', { asset: large }), error => error.status === 403);
+});
