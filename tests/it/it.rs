@@ -8,6 +8,7 @@ mod assets;
 mod calls;
 mod clients;
 mod connections;
+mod consumers;
 mod conversations;
 mod crash;
 mod doctor;

@@ -4,6 +4,7 @@
 
 mod account;
 mod assets;
+mod consumer;
 pub mod http;
 mod mail;
 mod message;
@@ -14,6 +15,7 @@ pub mod wire;
 
 pub use account::{Body, PASSWORD, Person, Session, User};
 pub use assets::{StoredAsset, asset_form};
+pub use consumer::{Consumed, Consumer};
 pub use http::{Answer, Api, Call, encode};
 pub use mail::{Mail, MailFolder};
 pub use message::{Draft, MESSAGE, PROTOBUF, Received, Recipients, Status, path_of, users};
