@@ -3,7 +3,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::{
     outbox::Outbox,
-    window::{MAX_ROWS, Row},
+    window::{MAX_BYTES, MAX_ROWS, Row},
 };
 
 /// Most bytes that wait in memory for one relay.
@@ -127,8 +127,10 @@ pub(crate) struct Reader<'a> {
     outbox: &'a Outbox,
     tail: &'a Tail,
     key: Cow<'static, str>,
-    /// Rows up to here were read.
+    /// Rows up to here were given out.
     cursor: i64,
+    /// What was read from the table and not given out yet: with a backlog, room for it comes a few rows at a time.
+    ahead: VecDeque<Row>,
     /// Whether the table may hold more than what comes in memory.
     behind: bool,
 }
@@ -137,13 +139,13 @@ impl<'a> Reader<'a> {
     /// A reader from the first row on; one at a time per tail.
     pub(crate) fn new(outbox: &'a Outbox, tail: &'a Tail, key: Cow<'static, str>) -> Self {
         tail.follow(key.clone());
-        Self { outbox, tail, key, cursor: 0, behind: true }
+        Self { outbox, tail, key, cursor: 0, ahead: VecDeque::new(), behind: true }
     }
 
     /// The next rows: at most `rows`, and at most `bytes` unless the first alone is larger. None: nothing more for now;
     /// the tail wakes when there is.
     pub(crate) async fn next(&mut self, rows: usize, bytes: usize) -> Result<Vec<Row>, StoreError> {
-        if !self.behind {
+        if self.ahead.is_empty() && !self.behind {
             let next = self.tail.fresh().take(self.cursor, rows, bytes);
             match next {
                 Next::Rows(taken) => return Ok(self.passed(taken)),
@@ -151,9 +153,12 @@ impl<'a> Reader<'a> {
                 Next::Read => self.behind = true,
             }
         }
-        let read = self.outbox.next_rows(&self.key, self.cursor, rows, bytes).await?;
-        self.behind = !read.is_empty();
-        Ok(self.passed(read))
+        if self.ahead.is_empty() {
+            self.ahead = self.outbox.next_rows(&self.key, self.cursor, MAX_ROWS, MAX_BYTES).await?.into();
+            self.behind = !self.ahead.is_empty();
+        }
+        let taken = take_ahead(&mut self.ahead, rows, bytes);
+        Ok(self.passed(taken))
     }
 
     fn passed(&mut self, rows: Vec<Row>) -> Vec<Row> {
@@ -166,6 +171,7 @@ impl<'a> Reader<'a> {
     /// Reads again what comes after a row; from the first on when it is `None`.
     pub(crate) fn back_to(&mut self, row: Option<i64>) {
         self.cursor = row.unwrap_or(0);
+        self.ahead.clear();
         self.behind = true;
     }
 
@@ -173,6 +179,17 @@ impl<'a> Reader<'a> {
     pub(crate) fn cursor(&self) -> i64 {
         self.cursor
     }
+}
+
+/// The first rows: at most `rows`, and at most `bytes` unless the first alone is larger.
+fn take_ahead(ahead: &mut VecDeque<Row>, rows: usize, bytes: usize) -> Vec<Row> {
+    let mut total = 0;
+    let fitting = ahead.iter().take(rows).enumerate().take_while(|(at, row)| {
+        total += row.body.len();
+        *at == 0 || total <= bytes
+    });
+    let count = fitting.count();
+    ahead.drain(..count).collect()
 }
 
 impl Drop for Reader<'_> {
@@ -222,6 +239,18 @@ mod tests {
         tail.leave();
         tail.offer(link(14, 13, 1));
         assert_eq!(take(&tail, 12, 9, 99), Err("read"), "nothing is taken from memory any more");
+    }
+
+    #[test]
+    fn what_was_read_ahead_is_given_out_by_rows_and_bytes() {
+        let mut ahead: VecDeque<Row> = (1..=4).map(|id| link(id, id - 1, 10).row).collect();
+        let mut take =
+            |rows, bytes| -> Vec<i64> { take_ahead(&mut ahead, rows, bytes).into_iter().map(|row| row.id).collect() };
+        assert_eq!(take(0, 99), Vec::<i64>::new());
+        assert_eq!(take(1, 99), [1]);
+        assert_eq!(take(9, 5), [2], "the first may be larger");
+        assert_eq!(take(9, 20), [3, 4]);
+        assert_eq!(take(9, 20), Vec::<i64>::new());
     }
 
     #[test]

@@ -11,13 +11,15 @@ use std::{
 
 use aldis_peers::{Origin, Policy};
 use aldis_proto::federation::v1::{
-    Applied, Batch, Deferred, DeliverRequest, DeliverResponse, Fenced, Gap, Open, Opened, Outcome, Outcomes, Rejected,
-    Unsupported, conversations_delivery_server, deliver_request, deliver_response, outcome, users_delivery_server,
+    Applied, Deferred, DeliverRequest, DeliverResponse, Envelope as WireEnvelope, Fenced, Gap, Open, Opened, Outcome,
+    Outcomes, Rejected, Unsupported, conversations_delivery_server, deliver_request, deliver_response, outcome,
+    users_delivery_server,
 };
 use aldis_storage::{Db, StoreError};
 use aldis_types::{Domain, EventId};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,7 +30,7 @@ use crate::{
     outbox::Component,
     schema::Statements,
     trace::Trace,
-    window::{MAX_ROWS, WITHDRAWN},
+    window::{MAX_BYTES, MAX_ROWS, WITHDRAWN},
 };
 
 /// How long a peer may take to say what it opens.
@@ -230,15 +232,15 @@ impl Server {
                     continue;
                 }
             };
-            match request.map(|request| request.content) {
-                None => return Ok(()),
-                Some(Some(deliver_request::Content::Batch(batch))) => {
-                    let Some(outcomes) = self.batch(origin, &positions, &state, number, batch).await? else {
-                        return Ok(());
-                    };
-                    answer(answers, deliver_response::Content::Outcomes(Outcomes { outcomes })).await?;
-                }
-                Some(_) => return Err(Status::invalid_argument("a batch is expected")),
+            let Some(request) = request else { return Ok(()) };
+            let mut waiting = envelopes_of(request)?;
+            let is_over = take_waiting(&mut requests, &mut waiting)?;
+            let Some(outcomes) = self.batch(origin, &positions, &state, number, waiting).await? else {
+                return Ok(());
+            };
+            answer(answers, deliver_response::Content::Outcomes(Outcomes { outcomes })).await?;
+            if is_over {
+                return Ok(());
             }
         }
     }
@@ -300,16 +302,10 @@ impl Server {
         positions: &Positions,
         state: &OriginState,
         number: u64,
-        batch: Batch,
+        batch: Vec<WireEnvelope>,
     ) -> Result<Option<Vec<Outcome>>, Status> {
-        if batch.envelopes.len() > MAX_ROWS {
-            return Err(Status::invalid_argument("too many envelopes in a batch"));
-        }
-        let envelopes = batch
-            .envelopes
-            .into_iter()
-            .map(|envelope| self.read(envelope, origin, positions))
-            .collect::<Result<Vec<_>, _>>()?;
+        let envelopes =
+            batch.into_iter().map(|envelope| self.read(envelope, origin, positions)).collect::<Result<Vec<_>, _>>()?;
         let mut lanes = state.lanes.lock().await;
         if state.newest.load(Ordering::SeqCst) != number || lanes.incarnation != positions.incarnation {
             return Ok(None);
@@ -415,12 +411,7 @@ impl Server {
         vec![verdict; envelopes.len()]
     }
 
-    fn read(
-        &self,
-        envelope: aldis_proto::federation::v1::Envelope,
-        origin: &Origin,
-        positions: &Positions,
-    ) -> Result<Envelope, Status> {
+    fn read(&self, envelope: WireEnvelope, origin: &Origin, positions: &Positions) -> Result<Envelope, Status> {
         let lane = <[u8; 16]>::try_from(envelope.lane.as_ref())
             .map_err(|_| Status::invalid_argument("a lane has 16 bytes"))?;
         if i64::try_from(envelope.sequence).is_err()
@@ -472,6 +463,32 @@ impl Server {
         lanes.last.extend(found.await?);
         Ok(())
     }
+}
+
+fn envelopes_of(request: DeliverRequest) -> Result<Vec<WireEnvelope>, Status> {
+    match request.content {
+        Some(deliver_request::Content::Batch(batch)) if batch.envelopes.len() <= MAX_ROWS => Ok(batch.envelopes),
+        Some(deliver_request::Content::Batch(_)) => Err(Status::invalid_argument("too many envelopes in a batch")),
+        _ => Err(Status::invalid_argument("a batch is expected")),
+    }
+}
+
+/// Adds what has arrived in the meantime, about a window of it at most, so that one commit serves it all; `true` when the
+/// stream has ended.
+fn take_waiting(requests: &mut Streaming<DeliverRequest>, envelopes: &mut Vec<WireEnvelope>) -> Result<bool, Status> {
+    let mut bytes: usize = envelopes.iter().map(|envelope| envelope.body.len()).sum();
+    while envelopes.len() < MAX_ROWS && bytes < MAX_BYTES {
+        match requests.message().now_or_never() {
+            None => break,
+            Some(Err(_) | Ok(None)) => return Ok(true),
+            Some(Ok(Some(request))) => {
+                let more = envelopes_of(request)?;
+                bytes += more.iter().map(|envelope| envelope.body.len()).sum::<usize>();
+                envelopes.extend(more);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn outcome(envelope: &Envelope, result: outcome::Result) -> Outcome {

@@ -15,7 +15,10 @@ use tokio::{
 };
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message as Frame};
 
-use crate::{people::Flow, process::Usage};
+use crate::{
+    people::{Flow, GREETING},
+    process::Usage,
+};
 
 /// How long readers wait for what is still on its way when the senders have stopped.
 const DRAIN: Duration = Duration::from_secs(60);
@@ -220,8 +223,12 @@ async fn read(
         for event in notification.payload {
             let Some(text) = event.data.and_then(|data| data.text) else { continue };
             let text = String::from_utf8(STANDARD.decode(text)?)?;
+            let (_, text) = text.split_once('|').context("no recipient in a message")?;
+            if text == GREETING {
+                continue;
+            }
             read.until = start.elapsed();
-            let (index, since) = numbers(&text)?;
+            let (index, since) = numbers(text)?;
             if index != read.delivered {
                 bail!("{} got message {index} instead of {}", reader.id, read.delivered);
             }
@@ -231,9 +238,8 @@ async fn read(
     }
 }
 
-/// Index and time of sending out of `recipient|index:micros:xxx`.
+/// Index and time of sending out of `index:micros:xxx`.
 fn numbers(text: &str) -> Result<(u64, u64)> {
-    let text = text.split_once('|').map(|(_, text)| text).context("no recipient in a message")?;
     let mut fields = text.split(':');
     let mut number = || fields.next().and_then(|field| field.parse().ok()).context("no number in a message");
     Ok((number()?, number()?))

@@ -15,6 +15,9 @@ use crate::{ALPHA, BETA, process, process::Usage};
 /// People who register at the same time; registering costs a password hash each.
 const AT_ONCE: usize = 4;
 
+/// The first message of a conversation, which may still be on its way when a measurement begins.
+pub(crate) const GREETING: &str = "hello";
+
 /// One sender in one conversation, and everybody who reads it on a device of his own.
 pub(crate) struct Flow {
     pub(crate) sender: Arc<User>,
@@ -89,7 +92,7 @@ async fn pair_up(alphas: &[Arc<User>], betas: &[Arc<User>], count: usize) -> Res
         let (sender, reader) = if number % 2 == 0 { (alpha, beta) } else { (beta, alpha) };
         let conversation = connect(sender, reader).await?;
         // The first message finds the devices of the other side, so that the measurement needs no second try.
-        sender.send(&conversation, "hello").await?;
+        sender.send(&conversation, GREETING).await?;
         flows.push(Flow { sender: sender.clone(), readers: vec![reader.clone()], conversation });
     }
     Ok(flows)
@@ -107,6 +110,6 @@ async fn assemble(alphas: &[Arc<User>], betas: &[Arc<User>], size: usize) -> Res
     }
     let members: Vec<_> = readers.iter().map(|reader| &reader.id).collect();
     let conversation = creator.group("Measured group", &members).await?;
-    creator.send(&conversation, "hello").await?;
+    creator.send(&conversation, GREETING).await?;
     Ok(Flow { sender: creator.clone(), readers, conversation })
 }
