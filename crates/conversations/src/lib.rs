@@ -60,9 +60,8 @@ pub const KINDS: &[u32] = federated::kind::ALL;
 
 /// As large as the largest message and its frame.
 const MAX_MESSAGE_BYTES: usize = 48 * 1024 * 1024;
-/// Pause between sweeps, and how much one step of a sweep removes.
+/// Pause between sweeps.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
-const SWEEP_CHUNK: usize = 128;
 
 /// What the service needs from its process.
 pub struct Dependencies {
@@ -166,20 +165,13 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     Ok(Service { client: routes::router(app), internal, federation: Some(federation), tasks })
 }
 
-/// Forgets answers that are too old for a retry, a little at a time.
+/// Forgets answers that are too old for a retry.
 async fn sweep(store: Arc<dyn ConversationStore>, clock: SharedClock, retention: Duration) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         let oldest = clock.now().millis().saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
-        loop {
-            match store.sweep_answers(Timestamp::from_millis(oldest), SWEEP_CHUNK).await {
-                Ok(count) if count >= SWEEP_CHUNK => tokio::task::yield_now().await,
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::error!(%error, "forgetting old answers failed");
-                    break;
-                }
-            }
+        if let Err(error) = store.sweep_answers(Timestamp::from_millis(oldest)).await {
+            tracing::error!(%error, "forgetting old answers failed");
         }
     }
 }

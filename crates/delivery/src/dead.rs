@@ -6,14 +6,12 @@ use aldis_storage::{Db, StoreError};
 use aldis_types::Timestamp;
 use rusqlite::{Connection, params};
 
-use crate::jobs;
-
 /// Dead letters are kept for so long.
 pub const DEAD_LETTER_AGE: Duration = Duration::from_secs(90 * 86_400);
 /// Bytes of dead letters that are kept per component; beyond that the oldest go.
 pub const DEAD_LETTER_BYTES: i64 = 64 << 20;
 
-/// Rows of one step of a job.
+/// Rows of one step.
 const STEP: i64 = 16;
 
 /// The bounds that a sweep brings about.
@@ -32,9 +30,9 @@ impl Bounds {
     }
 }
 
-/// Removes dead letters that are too old or too many, in small jobs; says how many went.
+/// Removes dead letters that are too old or too many, in short jobs; says how many went.
 pub(crate) async fn sweep(db: &Db, component: &'static str, bounds: Bounds) -> Result<u64, StoreError> {
-    let removed = jobs::until_none(db, move |tx| step(tx, component, bounds)).await?;
+    let removed = db.write_in_turns(move |tx| step(tx, component, bounds)).await?;
     if removed > 0 {
         tracing::warn!(component, rows = removed, "dead letters were forgotten");
     }

@@ -5,7 +5,13 @@
 //! backend, should it be listed again, finds no gap. What is under retired keys goes to the dead letters, a little at a
 //! time, whatever happens in between.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use aldis_storage::StoreError;
 use aldis_types::Domain;
@@ -15,9 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::{outbox::Outbox, outbox::Shared};
 
 /// Rows, and lanes, that one step removes.
-const CHUNK: i64 = 200;
-/// Pause between two steps: others write too.
-const PAUSE: Duration = Duration::from_millis(20);
+const STEP: i64 = 16;
 /// Why rows are in the dead letters.
 const REASON: &str = "federation-ended";
 /// Stands between domain and number in a key; no domain has it.
@@ -86,27 +90,23 @@ impl Outbox {
         self.drop_retired().await
     }
 
-    /// Empties retired keys.
+    /// Empties retired keys; tells how many events were dropped.
     pub(crate) async fn drop_retired(&self) -> Result<u64, StoreError> {
-        let mut all = 0;
-        loop {
-            let shared = self.shared.clone();
-            let now = self.shared.clock.now().millis();
-            let dropped = self.shared.db.write(move |tx| drop_some(tx, &shared, now)).await?;
-            let Some(dropped) = dropped else { return Ok(all) };
-            metrics::counter!("aldis_outbox_dead_letters_total", "component" => self.shared.component.as_str())
-                .increment(dropped);
-            all += dropped;
-            tokio::time::sleep(PAUSE).await;
-        }
+        let (shared, events) = (self.shared.clone(), Arc::new(AtomicU64::new(0)));
+        let dropped = events.clone();
+        let outcome = self.shared.db.write_in_turns(move |tx| drop_some(tx, &shared, &dropped)).await;
+        let events = events.load(Ordering::Relaxed);
+        metrics::counter!("aldis_outbox_dead_letters_total", "component" => self.shared.component.as_str())
+            .increment(events);
+        outcome.map(|_| events)
     }
 }
 
-/// One step; `None` when there is nothing left.
-fn drop_some(tx: &Connection, shared: &Shared, now: i64) -> Result<Option<u64>, StoreError> {
-    let sql = &shared.sql;
+/// One step; counts what became a dead letter, and tells how many rows were changed.
+fn drop_some(tx: &Connection, shared: &Shared, dropped: &AtomicU64) -> Result<usize, StoreError> {
+    let (sql, now) = (&shared.sql, shared.clock.now().millis());
     let key: Option<String> = tx.prepare_cached(&sql.retired)?.query_row([], |row| row.get(0)).optional()?;
-    let Some(key) = key else { return Ok(None) };
+    let Some(key) = key else { return Ok(0) };
     let ids = first_rows(tx, shared, &key)?;
     let domain = domain_of(&key);
     for id in &ids {
@@ -114,16 +114,17 @@ fn drop_some(tx: &Connection, shared: &Shared, now: i64) -> Result<Option<u64>, 
         tx.prepare_cached(&sql.delete)?.execute([id])?;
         tx.prepare_cached(&sql.dead_peer)?.execute(params![id, domain])?;
     }
-    let lanes = tx.prepare_cached(&sql.drop_lanes)?.execute(params![key, CHUNK])?;
+    let lanes = tx.prepare_cached(&sql.drop_lanes)?.execute(params![key, STEP])?;
     if ids.is_empty() && lanes == 0 {
-        tx.prepare_cached(&sql.retired_done)?.execute([key])?;
+        return Ok(tx.prepare_cached(&sql.retired_done)?.execute([key])?);
     }
-    Ok(Some(ids.len() as u64))
+    dropped.fetch_add(ids.len() as u64, Ordering::Relaxed);
+    Ok(ids.len() + lanes)
 }
 
 fn first_rows(tx: &Connection, shared: &Shared, key: &str) -> Result<Vec<i64>, StoreError> {
     let mut query = tx.prepare_cached(&shared.sql.ids)?;
-    let ids = query.query_map(params![key, CHUNK], |row| row.get(0))?;
+    let ids = query.query_map(params![key, STEP], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }
 

@@ -12,7 +12,6 @@ mod dead;
 mod ending;
 mod event_id;
 mod fresh;
-mod jobs;
 mod local;
 mod outbox;
 mod peer;

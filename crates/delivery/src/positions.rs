@@ -3,18 +3,16 @@
 use aldis_storage::{Db, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::jobs;
-
-/// Rows of one step of a job.
+/// Rows of one step.
 const STEP: i64 = 64;
 
 type Store = (String, Vec<u8>);
 
-/// Removes the positions of stores that are no longer remembered, in small jobs; says how many went.
+/// Removes the positions of stores that are no longer remembered, in short jobs; says how many went.
 pub(crate) async fn sweep(db: &Db, component: &'static str) -> Result<u64, StoreError> {
     let mut removed = 0;
     for store in db.read(move |tx| Ok(forgotten(tx, component)?)).await? {
-        removed += jobs::until_none(db, move |tx| step(tx, component, &store)).await?;
+        removed += db.write_in_turns(move |tx| step(tx, component, &store)).await?;
     }
     Ok(removed)
 }

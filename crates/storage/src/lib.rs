@@ -8,11 +8,13 @@ mod db;
 mod lock;
 mod measure;
 mod migrations;
+mod turns;
 mod writer;
 
 pub use db::{Db, DbOptions};
 pub use lock::ServiceLock;
 pub use migrations::Migration;
+pub use turns::{Turn, one_turn};
 
 /// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

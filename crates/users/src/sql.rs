@@ -11,6 +11,9 @@ use crate::audit::AuditEntry;
 
 type Result<T> = rusqlite::Result<T>;
 
+/// Rows of a kind that one step of a sweep removes.
+pub(crate) const SWEEP_STEP: i64 = 16;
+
 /// A number of rows.
 pub(crate) fn rows(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)

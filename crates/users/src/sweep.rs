@@ -1,4 +1,4 @@
-//! Removing what has expired, a little at a time.
+//! Removing what has expired.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,11 +14,6 @@ use crate::{
     lifecycle::store::LifecycleStore,
     quotas::Quotas,
 };
-
-/// Rows of a kind that one job removes.
-const CHUNK: usize = 64;
-/// Pause between jobs while there is more.
-const BREATH: Duration = Duration::from_millis(50);
 
 /// What is swept.
 pub(crate) struct Sweeper {
@@ -42,27 +37,20 @@ impl Sweeper {
             if let Err(error) = self.auth.drop_old_keys().await {
                 tracing::error!(%error, "forgetting old token keys failed");
             }
-            loop {
-                match self.sweep().await {
-                    Ok(0) => break,
-                    Ok(_) => tokio::time::sleep(BREATH).await,
-                    Err(error) => {
-                        tracing::error!(%error, "removing expired rows failed");
-                        break;
-                    }
-                }
+            if let Err(error) = self.sweep().await {
+                tracing::error!(%error, "removing expired rows failed");
             }
         }
     }
 
-    /// One chunk; says how many rows went.
-    async fn sweep(&self) -> Result<usize, StoreError> {
+    async fn sweep(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let before = |age: Duration| Timestamp::from_millis(now.millis() - i64::try_from(age.as_millis()).unwrap_or(0));
         let unactivated = before(Duration::from_secs(self.config.limits.unactivated_seconds));
         let audit = before(self.config.retention.audit());
-        let sessions = self.sessions.sweep(now, CHUNK).await?;
-        let codes = self.lifecycle.sweep(now, CHUNK).await?;
-        Ok(sessions + codes + self.accounts.sweep(now, unactivated, audit, CHUNK).await?)
+        self.sessions.sweep(now).await?;
+        self.lifecycle.sweep(now).await?;
+        self.accounts.sweep(now, unactivated, audit).await?;
+        Ok(())
     }
 }

@@ -76,6 +76,8 @@ const INSERT: &str = "INSERT INTO assets_cache (domain, id, retention, file, siz
     size = excluded.size, sha256 = excluded.sha256, media_type = excluded.media_type, expires = excluded.expires, \
     fetched = excluded.fetched, used = excluded.used";
 const DELETE: &str = "DELETE FROM assets_cache WHERE domain = ? AND id = ? AND retention = ? AND file = ?";
+const CLEAR: &str = "DELETE FROM assets_cache WHERE (domain, id, retention) IN \
+    (SELECT domain, id, retention FROM assets_cache LIMIT 64)";
 
 fn row(row: &Row<'_>) -> Result<(Name, Entry), StoreError> {
     let text = |index: usize| row.get::<_, String>(index);
@@ -118,7 +120,7 @@ impl Cache {
             .await?;
         let index = if enabled { found } else { Index::default() };
         if !enabled {
-            db.write(|tx| Ok(tx.execute("DELETE FROM assets_cache", [])?)).await?;
+            db.write_in_turns(|tx| Ok(tx.prepare_cached(CLEAR)?.execute([])?)).await?;
         }
         let known: std::collections::HashSet<String> =
             index.entries.values().map(|entry| entry.file.to_string()).collect();

@@ -1,7 +1,7 @@
 //! `/self/password`, `/password-reset`, `/access/self/email`, `DELETE /self`, `/delete`.
 
 use aldis_api::{HttpError, Json, UserCaller};
-use aldis_types::{Email, UserId};
+use aldis_types::Email;
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -50,7 +50,7 @@ pub(crate) struct DeleteSelfBody {
 
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct DeleteBody {
-    key: UserId,
+    key: String,
     code: String,
 }
 
@@ -166,6 +166,7 @@ pub(crate) async fn confirm_deletion(
     if body.code.len() > MAX_CODE_BYTES {
         return Err(LifecycleError::WrongDeletionCode.into());
     }
-    app.lifecycle.confirm_deletion(body.key, &body.code).await?;
+    let user = body.key.parse().map_err(|_| LifecycleError::WrongDeletionCode)?;
+    app.lifecycle.confirm_deletion(user, &body.code).await?;
     Ok(StatusCode::OK)
 }

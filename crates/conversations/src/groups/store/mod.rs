@@ -174,8 +174,8 @@ pub(crate) trait ConversationStore: Send + Sync {
     /// The answer that was kept under the key in the last 24 hours.
     async fn answer(&self, key: AnswerKey) -> Result<Option<Bytes>, StoreError>;
 
-    /// Forgets answers that are older, at most `limit`; how many.
-    async fn sweep_answers(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Forgets answers that are older, in short jobs; how many.
+    async fn sweep_answers(&self, before: Timestamp) -> Result<u64, StoreError>;
 
     /// Conversations of ours that one of our users is in, in ascending order of the id, from the one after `after` on.
     async fn list_own(

@@ -24,6 +24,8 @@ use crate::{
 /// Members kept in memory, over all conversations; about 160 bytes each.
 const CACHED_MEMBERS: u64 = 200_000;
 const CORRUPT_HEAD: StoreError = StoreError::Corrupt("conversations_heads");
+/// Answers that one step of a sweep forgets.
+const SWEEP_STEP: i64 = 16;
 /// Most conversations read in one go.
 const READ_CHUNK: usize = 100;
 
@@ -359,11 +361,11 @@ impl ConversationStore for SqliteConversations {
         self.shared.db.read(move |tx| find_answer(tx, &key)).await
     }
 
-    async fn sweep_answers(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    async fn sweep_answers(&self, before: Timestamp) -> Result<u64, StoreError> {
         let sql = "DELETE FROM conversations_answers WHERE key IN \
                    (SELECT key FROM conversations_answers WHERE created < ?1 ORDER BY created LIMIT ?2)";
-        self.shared.db.write(move |tx| Ok(tx.prepare_cached(sql)?.execute(params![before.millis(), limit])?)).await
+        let step = move |tx: &Connection| Ok(tx.prepare_cached(sql)?.execute(params![before.millis(), SWEEP_STEP])?);
+        self.shared.db.write_in_turns(step).await
     }
 
     async fn list_own(

@@ -129,8 +129,8 @@ pub(crate) async fn answers_once_per_key(store: &dyn ConversationStore, clock: &
     }
     assert!(matches!(store.record_message(id(1), 2, Some([8; 32]), nothing()).await.unwrap(), Step::Conflict));
     assert_eq!(store.answer([8; 32]).await.unwrap(), None);
-    assert_eq!(store.sweep_answers(Timestamp::from_millis(1000), 10).await.unwrap(), 0);
-    assert_eq!(store.sweep_answers(Timestamp::from_millis(1001), 10).await.unwrap(), 1);
+    assert_eq!(store.sweep_answers(Timestamp::from_millis(1000)).await.unwrap(), 0);
+    assert_eq!(store.sweep_answers(Timestamp::from_millis(1001)).await.unwrap(), 1);
     assert_eq!(store.answer(key).await.unwrap(), None);
 }
 

@@ -110,8 +110,8 @@ pub(crate) trait MembershipStore: Send + Sync {
         outgoing: Vec<Outgoing>,
     ) -> Result<Option<Delivery>, StoreError>;
 
-    /// Forgets at most `limit` places of our users in conversations of a backend, and writes what those users are told,
-    /// in one job; how many places those were.
+    /// Forgets at most `limit` places of our users in conversations of a backend, as many as fit into one job, and
+    /// writes what those users are told; how many places those were, 0 only when none is left.
     async fn forget_some(&self, domain: &Domain, limit: usize, told: Told) -> Result<usize, StoreError>;
 
     /// Forgets one of our users in a conversation, and appends what its owner is told.

@@ -7,7 +7,7 @@ use std::{
 
 use aldis_delivery::{Appended, Delivery, Envelope, Outbox, Outgoing, Positions};
 use aldis_runtime::SharedClock;
-use aldis_storage::{Db, StoreError};
+use aldis_storage::{Db, StoreError, Turn};
 use aldis_types::{ConversationId, Domain, Qualified, UserId};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -181,13 +181,17 @@ impl MembershipStore for SqliteMemberships {
         let run = async move {
             let (outbox, backend) = (shared.outbox.clone(), domain.clone());
             let job = move |tx: &Connection| {
-                let places = first_places(tx, &backend, limit)?;
-                let mut users = BTreeSet::new();
-                for (conversation, user) in &places {
-                    let id = Qualified::new(*conversation, backend.clone());
-                    let change = MemberChange { leave: [*user].into(), ..MemberChange::default() };
+                let turn = Turn::begin();
+                let (mut places, mut users) = (Vec::new(), BTreeSet::new());
+                for (conversation, user) in first_places(tx, &backend, limit)? {
+                    let id = Qualified::new(conversation, backend.clone());
+                    let change = MemberChange { leave: [user].into(), ..MemberChange::default() };
                     write_members(tx, &id, &change)?;
-                    users.insert(*user);
+                    users.insert(user);
+                    places.push((conversation, user));
+                    if turn.is_over() {
+                        break;
+                    }
                 }
                 let outgoing = if users.is_empty() { Vec::new() } else { told(&users) };
                 Ok((places, outbox.append(tx, &outgoing)?))

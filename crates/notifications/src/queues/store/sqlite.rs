@@ -9,11 +9,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use aldis_runtime::{SharedClock, SharedRandom};
-use aldis_storage::{Db, Migration, StoreError};
+use aldis_storage::{Db, Migration, StoreError, one_turn};
 use aldis_types::{ClientId, NotificationId, Timestamp, UserId};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -69,8 +68,6 @@ const ALL_CLIENTS: i64 = 0;
 const MAX_USAGE: usize = 50_000;
 /// Most old events dropped for one new one.
 const MAX_DROPPED: u32 = 256;
-/// Time for one write of a removal, so that it does not hold up the writer.
-const REMOVE_TIME: Duration = Duration::from_millis(10);
 /// Rows of one step of a removal.
 const REMOVE_STEP: i64 = 16;
 
@@ -235,12 +232,10 @@ impl Shared {
     /// Deletes in small steps until nothing is left, or the time for one write is up. Tells whether more is left.
     fn remove(&self, tx: &Connection, sql: &str, mut params: Vec<Value>) -> Result<bool, StoreError> {
         params.push(Value::Integer(REMOVE_STEP));
-        let begun = Instant::now();
         let mut statement = tx.prepare_cached(sql)?;
         let mut miss = tx.prepare_cached(MISS)?;
         let mut usage = self.usage();
-        let mut removed: i64 = 0;
-        let more = loop {
+        let (removed, more) = one_turn(|| {
             let mut rows = statement.query(params_from_iter(&params))?;
             let mut step = 0;
             while let Some(row) = rows.next()? {
@@ -249,20 +244,14 @@ impl Shared {
                 usage.remove(&user);
                 step += 1;
             }
-            removed += step;
-            if step < REMOVE_STEP {
-                break false;
-            }
-            if begun.elapsed() > REMOVE_TIME {
-                break true;
-            }
-        };
+            Ok(step)
+        })?;
         if removed > 0 {
             // Ids must stay greater than those of rows that are gone.
             tx.prepare_cached("UPDATE notifications_node SET last_tick = max(last_tick, ?)")?
                 .execute([as_i64(self.last.load(Ordering::SeqCst))])?;
         }
-        metrics::counter!("aldis_notifications_removed_total").increment(removed.unsigned_abs());
+        metrics::counter!("aldis_notifications_removed_total").increment(removed);
         Ok(more)
     }
 

@@ -196,13 +196,12 @@ pub(crate) trait AccountStore: Send + Sync {
     /// ones are left out, and `except`. At most `limit`.
     async fn search(&self, prefix: String, except: Option<UserId>, limit: usize) -> Result<Vec<Account>, StoreError>;
 
-    /// Removes at most `limit` each of expired codes, accounts that were created before `unactivated_before` and never
-    /// activated, and audit records of before `audit_before`; says how many.
+    /// Removes expired codes, accounts that were created before `unactivated_before` and never activated, and audit
+    /// records of before `audit_before`, in short jobs; says how many.
     async fn sweep(
         &self,
         now: Timestamp,
         unactivated_before: Timestamp,
         audit_before: Timestamp,
-        limit: usize,
-    ) -> Result<usize, StoreError>;
+    ) -> Result<u64, StoreError>;
 }

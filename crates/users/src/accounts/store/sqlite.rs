@@ -297,15 +297,16 @@ fn search(tx: &Connection, prefix: &str, except: Option<UserId>, limit: usize) -
     Ok(found)
 }
 
-/// Removes accounts that were never activated, with everything that belongs to them.
-fn remove_unactivated(tx: &Connection, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-    let accounts = tx
+/// Removes an account that was never activated, with everything that belongs to it. One at a time: there may be
+/// hundreds of prekeys.
+fn remove_unactivated(tx: &Connection, before: Timestamp) -> Result<usize, StoreError> {
+    let account = tx
         .prepare_cached(&format!(
-            "SELECT {ACCOUNT} FROM users_accounts WHERE email IS NULL AND deleted = 0 AND created < ? LIMIT ?"
+            "SELECT {ACCOUNT} FROM users_accounts WHERE email IS NULL AND deleted = 0 AND created < ? LIMIT 1"
         ))?
-        .query_map(params![before.millis(), sql::rows(limit)], read_account)?
-        .collect::<Result<Vec<_>, _>>()?;
-    for account in &accounts {
+        .query_row([before.millis()], read_account)
+        .optional()?;
+    if let Some(account) = &account {
         let user = account.id.as_bytes().as_slice();
         set_terms(tx, account, false)?;
         if let Some(email) = &account.unverified_email {
@@ -317,7 +318,7 @@ fn remove_unactivated(tx: &Connection, before: Timestamp, limit: usize) -> Resul
         }
         tx.prepare_cached("DELETE FROM users_accounts WHERE id = ?")?.execute([user])?;
     }
-    Ok(accounts.len())
+    Ok(usize::from(account.is_some()))
 }
 
 #[async_trait]
@@ -470,24 +471,21 @@ impl AccountStore for SqliteAccounts {
         now: Timestamp,
         unactivated_before: Timestamp,
         audit_before: Timestamp,
-        limit: usize,
-    ) -> Result<usize, StoreError> {
-        self.db
-            .write(move |tx| {
-                let codes = tx
-                    .prepare_cached(
-                        "DELETE FROM users_codes WHERE key IN \
-                         (SELECT key FROM users_codes WHERE expires <= ? LIMIT ?)",
-                    )?
-                    .execute(params![now.millis(), sql::rows(limit)])?;
-                let audit = tx
-                    .prepare_cached(
-                        "DELETE FROM users_audit WHERE time < ?1 AND id IN \
-                         (SELECT id FROM users_audit ORDER BY id LIMIT ?2)",
-                    )?
-                    .execute(params![audit_before.millis(), sql::rows(limit)])?;
-                Ok(codes + audit + remove_unactivated(tx, unactivated_before, limit)?)
-            })
-            .await
+    ) -> Result<u64, StoreError> {
+        let step = move |tx: &Connection| {
+            let codes = tx
+                .prepare_cached(
+                    "DELETE FROM users_codes WHERE key IN (SELECT key FROM users_codes WHERE expires <= ? LIMIT ?)",
+                )?
+                .execute(params![now.millis(), sql::SWEEP_STEP])?;
+            let audit = tx
+                .prepare_cached(
+                    "DELETE FROM users_audit WHERE time < ?1 AND id IN \
+                     (SELECT id FROM users_audit ORDER BY id LIMIT ?2)",
+                )?
+                .execute(params![audit_before.millis(), sql::SWEEP_STEP])?;
+            Ok(codes + audit + remove_unactivated(tx, unactivated_before)?)
+        };
+        self.db.write_in_turns(step).await
     }
 }

@@ -166,7 +166,7 @@ async fn users_are_found_by_the_start_of_a_term(store: &dyn AccountStore) {
 async fn what_was_never_activated_is_swept(store: &dyn AccountStore) {
     let waiting = new(6, "Waiting", "waiting@example.com");
     create(store, waiting, pending("k6", "1", 30), 30).await;
-    let sweep = |before| store.sweep(at(1000), before, Timestamp::EPOCH, 100);
+    let sweep = |before| store.sweep(at(1000), before, Timestamp::EPOCH);
     sweep(at(30)).await.unwrap();
     assert!(store.get(user(6)).await.unwrap().is_some());
     sweep(at(31)).await.unwrap();
@@ -176,5 +176,5 @@ async fn what_was_never_activated_is_swept(store: &dyn AccountStore) {
     assert!(store.get(user(1)).await.unwrap().is_some(), "activated accounts stay");
     assert_eq!(sweep(at(31)).await.unwrap(), 0);
     let later = at(40).plus(Duration::from_secs(1));
-    assert!(store.sweep(at(1000), at(0), later, 100).await.unwrap() > 0, "audit records");
+    assert!(store.sweep(at(1000), at(0), later).await.unwrap() > 0, "audit records");
 }

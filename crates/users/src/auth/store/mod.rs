@@ -175,6 +175,6 @@ pub(crate) trait AuthStore: Send + Sync {
     /// Forgets the attempts: the secret was known.
     async fn forgive(&self, kind: AttemptKind, subject: [u8; 16]) -> Result<(), StoreError>;
 
-    /// Removes at most `limit` expired rows of each kind; says how many.
-    async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Removes expired rows, in short jobs; says how many.
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
 }

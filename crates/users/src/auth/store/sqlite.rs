@@ -412,22 +412,21 @@ impl AuthStore for SqliteAuth {
             .await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.db
-            .write(move |tx| {
-                let mut removed = 0;
-                for statement in [
-                    "DELETE FROM users_cookies WHERE (user, id) IN \
-                     (SELECT user, id FROM users_cookies WHERE expires <= ? LIMIT ?)",
-                    "DELETE FROM users_revocations WHERE (user, kind, subject) IN \
-                     (SELECT user, kind, subject FROM users_revocations WHERE expires <= ? LIMIT ?)",
-                    "DELETE FROM users_attempts WHERE (kind, subject) IN \
-                     (SELECT kind, subject FROM users_attempts WHERE expires <= ? LIMIT ?)",
-                ] {
-                    removed += tx.prepare_cached(statement)?.execute(params![now.millis(), sql::rows(limit)])?;
-                }
-                Ok(removed)
-            })
-            .await
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let step = move |tx: &Connection| {
+            let mut removed = 0;
+            for statement in [
+                "DELETE FROM users_cookies WHERE (user, id) IN \
+                 (SELECT user, id FROM users_cookies WHERE expires <= ? LIMIT ?)",
+                "DELETE FROM users_revocations WHERE (user, kind, subject) IN \
+                 (SELECT user, kind, subject FROM users_revocations WHERE expires <= ? LIMIT ?)",
+                "DELETE FROM users_attempts WHERE (kind, subject) IN \
+                 (SELECT kind, subject FROM users_attempts WHERE expires <= ? LIMIT ?)",
+            ] {
+                removed += tx.prepare_cached(statement)?.execute(params![now.millis(), sql::SWEEP_STEP])?;
+            }
+            Ok(removed)
+        };
+        self.db.write_in_turns(step).await
     }
 }

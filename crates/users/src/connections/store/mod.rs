@@ -163,7 +163,7 @@ pub(crate) trait ConnectionStore: Send + Sync {
     async fn change(&self, change: Change) -> Result<Changed, StoreError>;
 
     /// Cancels at most `limit` connections with users of `domain`, but for those that are blocked or cancelled already,
-    /// and writes the effects, in one step; how many those were.
+    /// as many as fit into one job, and writes the effects; how many those were, 0 only when none is left.
     async fn cancel_some(
         &self,
         domain: &Domain,

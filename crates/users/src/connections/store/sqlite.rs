@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use aldis_delivery::{Appended, Delivery, Envelope, Outbox, Outgoing, Positions};
-use aldis_storage::{Db, StoreError};
+use aldis_storage::{Db, StoreError, Turn};
 use aldis_types::{Domain, Qualified, Relation, Timestamp, UserId};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -316,11 +316,14 @@ impl ConnectionStore for SqliteConnections {
         let (count, appended) = self
             .db
             .write(move |tx| {
-                let mut cancelled = Vec::new();
+                let (turn, mut cancelled) = (Turn::begin(), Vec::new());
                 for (user, before) in open_with(tx, &domain, limit)? {
                     let write = Write::announced(Relation::Cancelled);
                     let row = put(tx, user, &before.other, Some(&before), &write, now)?;
                     cancelled.push((user, row));
+                    if turn.is_over() {
+                        break;
+                    }
                 }
                 Ok((cancelled.len(), outbox.append(tx, &effects(&cancelled))?))
             })

@@ -157,6 +157,6 @@ pub(crate) trait LifecycleStore: Send + Sync {
     /// and connections go, its handle and address are free. A wrong code counts as a try.
     async fn delete(&self, deletion: Deletion) -> Result<Deleted, StoreError>;
 
-    /// Removes at most `limit` expired codes; says how many.
-    async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Removes expired codes, in short jobs; says how many.
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
 }

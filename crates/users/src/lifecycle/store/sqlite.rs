@@ -245,16 +245,15 @@ impl LifecycleStore for SqliteLifecycle {
         })
     }
 
-    async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.db
-            .write(move |tx| {
-                Ok(tx
-                    .prepare_cached(
-                        "DELETE FROM users_confirmations WHERE (user, kind) IN \
-                         (SELECT user, kind FROM users_confirmations WHERE expires <= ? LIMIT ?)",
-                    )?
-                    .execute(params![now.millis(), sql::rows(limit)])?)
-            })
-            .await
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let step = move |tx: &Connection| {
+            Ok(tx
+                .prepare_cached(
+                    "DELETE FROM users_confirmations WHERE (user, kind) IN \
+                     (SELECT user, kind FROM users_confirmations WHERE expires <= ? LIMIT ?)",
+                )?
+                .execute(params![now.millis(), sql::SWEEP_STEP])?)
+        };
+        self.db.write_in_turns(step).await
     }
 }
