@@ -126,6 +126,17 @@ impl App {
         }
     }
 
+    /// Says no to whoever is not in the conversation of this id, here or elsewhere.
+    pub(crate) async fn expect_in(&self, user: UserId, id: ConversationId) -> Result<(), GroupError> {
+        match self.find_own_for(user, id).await {
+            Err(error) if self.store.is_in_elsewhere(user, id).await? => {
+                tracing::debug!(%error, "not one of ours");
+                Ok(())
+            }
+            found => found.map(drop),
+        }
+    }
+
     /// Our users in a conversation of another backend, if there are any.
     pub(crate) async fn find_elsewhere(
         &self,

@@ -246,14 +246,15 @@ pub(crate) struct RolesJson {
     conversation_roles: [RoleJson; 2],
 }
 
-/// `GET /conversations/{id}/roles`. The roles are the same in every conversation; only a member is told.
+/// `GET /conversations/{id}/roles`. The roles are the same in every conversation, here and elsewhere; only a member is
+/// told.
 #[tracing::instrument(name = "http.groups.roles", skip_all, fields(user.id, conversation.id = %id))]
 pub(crate) async fn roles(
     State(app): State<App>,
     caller: UserCaller,
     Path(id): Path<ConversationId>,
 ) -> Result<Response, HttpError> {
-    app.find_own_for(caller.user, id).await?;
+    app.expect_in(caller.user, id).await?;
     let role = |role: RoleName| {
         let actions = Right::ALL.into_iter().filter(|right| role.allows(*right)).collect();
         RoleJson { conversation_role: role, actions }

@@ -177,6 +177,9 @@ pub(crate) trait ConversationStore: Send + Sync {
     /// Forgets answers that are older, in short jobs; how many.
     async fn sweep_answers(&self, before: Timestamp) -> Result<u64, StoreError>;
 
+    /// Whether one of our users is in a conversation of another backend, whichever, that has this id.
+    async fn is_in_elsewhere(&self, user: UserId, id: ConversationId) -> Result<bool, StoreError>;
+
     /// Conversations of ours that one of our users is in, in ascending order of the id, from the one after `after` on.
     async fn list_own(
         &self,

@@ -368,6 +368,15 @@ impl ConversationStore for SqliteConversations {
         self.shared.db.write_in_turns(step).await
     }
 
+    async fn is_in_elsewhere(&self, user: UserId, id: ConversationId) -> Result<bool, StoreError> {
+        let domain = self.shared.domain.clone();
+        let sql = "SELECT 1 FROM conversations_by_user WHERE user = ?1 AND domain <> ?2 AND conversation = ?3";
+        let key = move |tx: &Connection| {
+            Ok(tx.prepare_cached(sql)?.exists(params![user.as_bytes(), domain.as_str(), id.as_bytes()])?)
+        };
+        self.shared.db.read(key).await
+    }
+
     async fn list_own(
         &self,
         user: UserId,

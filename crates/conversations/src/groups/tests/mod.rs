@@ -448,6 +448,11 @@ async fn a_group_lives_on_two_backends() {
     let (status, seen) = beta.get(&ben, &at(&alpha, &id, "")).await;
     assert_eq!((status, &seen["name"]), (StatusCode::OK, &json!("Lunch")));
     assert_eq!(beta.get(&cleo, &at(&alpha, &id, "")).await.0, StatusCode::NOT_FOUND);
+    let roles = format!("/conversations/{id}/roles");
+    assert_eq!(beta.get(&ben, &roles).await, alpha.get(&ann, &roles).await);
+    assert_eq!(beta.get(&ben, &roles).await.1["conversation_roles"].as_array().unwrap().len(), 2);
+    let (status, unknown) = beta.get(&cleo, &roles).await;
+    assert_eq!((status, &unknown["label"]), (StatusCode::NOT_FOUND, &json!("no-conversation")));
     let (_, ids_page) = beta.post(&ben, "/conversations/list-ids", json!({})).await;
     assert_eq!(ids_page["qualified_conversations"][1], json!({ "domain": "alpha.test", "id": id }));
 

@@ -42,6 +42,8 @@ pub(crate) async fn follows_relations(store: &dyn MembershipStore, index: &dyn C
     assert_eq!(index.list_remote(ann, None, 1).await.unwrap(), std::slice::from_ref(&first));
     assert_eq!(index.list_remote(ann, Some(first.clone()), 10).await.unwrap(), std::slice::from_ref(&second));
     assert!(index.list_own(ann, None, 10).await.unwrap().is_empty());
+    assert!(index.is_in_elsewhere(ann, first.id).await.unwrap());
+    assert!(!index.is_in_elsewhere(ben, second.id).await.unwrap());
     let leave = || MemberChange { leave: [ann].into(), ..MemberChange::default() };
     let late = store.apply_relation(first.clone(), leave(), mark(&first, ann, 9), vec![]).await.unwrap();
     assert!(late.is_none());
