@@ -8,9 +8,10 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{HttpError, label};
+use crate::{HttpError, label, objects::read_json};
 
-/// A JSON body, whatever its content type says; and a JSON answer.
+/// A JSON body, whatever its content type says; and a JSON answer. What is an object in the type is read from an object
+/// alone.
 #[derive(Debug, Clone)]
 pub struct Json<T>(pub T);
 
@@ -27,7 +28,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
         let body = body(request, state).await?;
-        serde_json::from_slice(&body).map(Self).map_err(|error| bad_json(&error))
+        read_json(&body).map(Self).map_err(|error| bad_json(&error))
     }
 }
 
@@ -40,7 +41,7 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
         if body.is_empty() {
             return Ok(None);
         }
-        serde_json::from_slice(&body).map(|body| Some(Self(body))).map_err(|error| bad_json(&error))
+        read_json(&body).map(|body| Some(Self(body))).map_err(|error| bad_json(&error))
     }
 }
 

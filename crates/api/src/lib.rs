@@ -8,6 +8,7 @@ pub mod caller;
 pub mod error;
 pub mod extract;
 pub mod label;
+mod objects;
 pub mod routes;
 pub mod serve;
 pub mod token;
@@ -17,6 +18,7 @@ pub use caller::{ApiVersion, Session, UserCaller};
 pub use error::{Fault, HttpError, status};
 pub use extract::{Json, Path, Query};
 pub use label::Label;
+pub use objects::read_json;
 
 #[cfg(test)]
 mod fuzz;

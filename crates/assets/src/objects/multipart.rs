@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 
+use aldis_api::read_json;
 use aldis_types::{ConversationId, MediaType, Qualified, Retention};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -104,7 +105,7 @@ impl Multipart {
         if !self.until(b"\r\n", MAX_DELIMITER).await?.trim_ascii().is_empty() {
             return Err(MALFORMED);
         }
-        serde_json::from_slice(&json).map_err(|_| AssetError::Malformed("the description is not the JSON expected"))
+        read_json(&json).map_err(|_| AssetError::Malformed("the description is not the JSON expected"))
     }
 
     /// Reads the headers of the second part.

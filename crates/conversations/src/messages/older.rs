@@ -99,7 +99,7 @@ pub(crate) fn read_json(body: &[u8], own: &Domain, strategy: Strategy) -> Result
     if body.iter().filter(|byte| matches!(byte, b':' | b',')).count() > 2 * MAX_ENTRIES {
         return Err(InvalidMessage("The message has too many recipients"));
     }
-    let body: Body = serde_json::from_slice(body).map_err(|_| InvalidMessage("The body is not a message"))?;
+    let body: Body = aldis_api::read_json(body).map_err(|_| InvalidMessage("The body is not a message"))?;
     let decode = |text: &str| STANDARD.decode(text).map_err(|_| InvalidMessage("A text is not base64"));
     let mut recipients = Vec::new();
     for (user, clients) in body.recipients {

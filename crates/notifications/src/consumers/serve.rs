@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, future::poll_fn};
 
+use aldis_api::read_json;
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture};
 use tokio_tungstenite::tungstenite::{Error, Message, protocol::frame::coding::CloseCode};
@@ -113,7 +114,7 @@ async fn hear(socket: &Registered, consumer: &mut Consumer, message: Message) ->
         Message::Binary(bytes) => bytes,
         _ => return Ok(()),
     };
-    let Ok(said) = serde_json::from_slice(said) else {
+    let Ok(said) = read_json(said) else {
         return Err(Over::Broken(CloseCode::Unsupported, "not a message of this socket".into()));
     };
     let unexpected = || Over::Broken(CloseCode::Unsupported, "unexpected-ack".into());
