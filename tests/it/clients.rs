@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aldis_harness::{
     backend::Federation,
-    client::{Status, prekeys},
+    client::{Status, User, prekeys},
     wait::eventually,
 };
 use anyhow::{Context as _, Result, ensure};
@@ -189,5 +189,23 @@ async fn a_removed_device_is_out_everywhere() -> Result<()> {
     let deleted = Status::of(&answer)?.deleted();
     ensure!(deleted[&ann.id] == BTreeSet::from([tablet.client()?]), "{deleted:?}");
     ensure!(own.message(&phone).await?.text == "to the rest");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_device_that_fetches_shows_when_it_was_last_active() -> Result<()> {
+    let federation = Federation::start(&[ALPHA]).await?;
+    let ann = federation.user(ALPHA, "Ann").await?;
+    let phone = ann.on_another_device().await?;
+    let shown = async |of: &User| {
+        let client = ann.get(&format!("/clients/{}", of.client()?)).await?.expect(200)?.value()?;
+        anyhow::Ok(client["last_active"].as_str().map(str::to_owned))
+    };
+    phone.queue(None).await?;
+    let active =
+        eventually("the phone to be active", async || shown(&phone).await?.ok_or_else(|| anyhow::anyhow!("not yet")))
+            .await?;
+    ensure!(active.ends_with('Z') && active.contains("T00:00:00.000"), "{active} is too exact");
+    ensure!(shown(&ann).await?.is_none(), "who fetches nothing is not active");
     Ok(())
 }

@@ -213,6 +213,13 @@ impl clients_server::Clients for FakeUsers {
     ) -> Result<GrpcResponse<internal::ListClientsResponse>, Status> {
         Ok(GrpcResponse::new(internal::ListClientsResponse { users: self.list(&request.into_inner().users)? }))
     }
+
+    async fn note_active(
+        &self,
+        _: Request<internal::NoteActiveRequest>,
+    ) -> Result<GrpcResponse<internal::NoteActiveResponse>, Status> {
+        Err(Status::unimplemented("of no interest here"))
+    }
 }
 
 #[async_trait]

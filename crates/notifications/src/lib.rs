@@ -4,6 +4,7 @@
 //! `/await`. Events are bytes here: which service made them, and what they say, is not this crate's business. Never
 //! reachable from other backends.
 
+mod activity;
 mod config;
 mod consumers;
 mod push_tokens;
@@ -16,7 +17,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use aldis_api::TokenVerifier;
-use aldis_proto::internal::v1::push_server::PushServer;
+use aldis_proto::{channel::Channel, internal::v1::push_server::PushServer};
 use aldis_runtime::{SharedClock, SharedRandom};
 use aldis_storage::{Db, StoreError};
 use aldis_types::Domain;
@@ -27,6 +28,7 @@ use tonic::service::Routes;
 pub use config::{Config, Push};
 pub use sockets::Sockets;
 
+use activity::Activity;
 use consumers::Consumers;
 use push_tokens::{PushTokens, Waker, Waking, Webhook, store::SqlitePushTokens};
 use queues::{
@@ -56,6 +58,8 @@ pub struct Dependencies {
     pub random: SharedRandom,
     /// Checks tokens, and tells of revocations.
     pub verifier: TokenVerifier,
+    /// The users service, which is told which clients are active.
+    pub users: Channel,
 }
 
 /// A running service.
@@ -113,12 +117,16 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     let interval = Duration::from_secs(config.sweep_interval_seconds);
     tasks.spawn(sweep(store, deps.clock.clone(), config.retention(), interval));
 
+    let (activity, carrier) = Activity::new(deps.clock.clone(), deps.users);
+    tasks.spawn(carrier);
+
     let push = PushServer::new(PushGrpc { queues: queues.clone() }).max_decoding_message_size(MAX_REQUEST_BYTES);
     let app = routes::App {
         queues,
         consumers,
         push_tokens,
         sockets: sockets.clone(),
+        activity,
         verifier: deps.verifier,
         clock: deps.clock,
     };

@@ -8,6 +8,7 @@ use aldis_runtime::SharedClock;
 use axum::{Router, extract::FromRef};
 
 use crate::{
+    activity::Activity,
     consumers::{self, Consumers},
     push_tokens::{self, PushTokens},
     queues::{self, Queues},
@@ -21,6 +22,7 @@ pub(crate) struct App {
     pub consumers: Consumers,
     pub push_tokens: PushTokens,
     pub sockets: Sockets,
+    pub activity: Activity,
     pub verifier: TokenVerifier,
     pub clock: SharedClock,
 }

@@ -95,6 +95,7 @@ impl Running {
             clock,
             random: Arc::new(SystemRandom),
             verifier: verifier.clone(),
+            users: InProcess::new().channel(),
         };
         let service = start(config, deps).await.unwrap();
         let internal = InProcess::new();

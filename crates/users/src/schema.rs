@@ -36,6 +36,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "leases on lists of clients",
         sql: "CREATE TABLE users_leases (one INTEGER PRIMARY KEY CHECK (one = 1));",
     },
+    Migration {
+        name: "when clients were last active",
+        sql: "ALTER TABLE users_clients ADD COLUMN last_active INTEGER;",
+    },
 ];
 
 const AUDIT: &str = "

@@ -23,7 +23,7 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
     let start = start::Context { config: &config, process: &process, peers: Peers::new(places.egress.channel()) };
 
     // Notifications first: what the others have left to tell finds it there.
-    let notifications = start.notifications(&db).await?;
+    let notifications = start.notifications(&db, places.users.channel()).await?;
     places.notifications.serve(notifications.internal);
     let channels = (places.notifications.channel(), places.conversations.channel());
     let users = start.users(&db, channels.0, channels.1).await?;

@@ -235,7 +235,8 @@ impl Single<'_> {
 
     async fn notifications(mut self, stop: impl Future<Output = ()>) -> Result<()> {
         let Store { db, locks: _locks } = Store::take_over(self.config, &[self.name]).await?;
-        let service = self.context(self.peers()?).notifications(&db).await?;
+        let users = self.internal_of(ServiceName::Users)?;
+        let service = self.context(self.peers()?).notifications(&db, users).await?;
         let health = self.health(&db);
         self.follow_users()?;
         self.process.close_sockets_at_end(service.sockets);

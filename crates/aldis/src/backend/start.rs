@@ -45,13 +45,18 @@ impl Context<'_> {
         })
     }
 
-    pub(super) async fn notifications(&self, db: &aldis_storage::Db) -> Result<aldis_notifications::Service> {
+    pub(super) async fn notifications(
+        &self,
+        db: &aldis_storage::Db,
+        users: Channel,
+    ) -> Result<aldis_notifications::Service> {
         let dependencies = aldis_notifications::Dependencies {
             domain: self.config.domain.clone(),
             db: db.clone(),
             clock: self.process.clock.clone(),
             random: self.process.random.clone(),
             verifier: self.process.verifier.clone(),
+            users,
         };
         aldis_notifications::start(self.config.notifications.clone(), dependencies).await.context("notifications")
     }

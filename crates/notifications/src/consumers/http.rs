@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Consumers, serve::serve};
-use crate::sockets::{Handshake, Mode, Sockets};
+use crate::{
+    activity::Activity,
+    sockets::{Handshake, Mode, Sockets},
+};
 
 /// Longest marker.
 const MAX_MARKER_BYTES: usize = 256;
@@ -26,6 +29,7 @@ pub(crate) async fn open(
     State(sockets): State<Sockets>,
     State(consumers): State<Consumers>,
     State(verifier): State<TokenVerifier>,
+    State(activity): State<Activity>,
     caller: UserCaller,
     Query(query): Query<EventsQuery>,
     handshake: Handshake,
@@ -40,6 +44,9 @@ pub(crate) async fn open(
         return Err(label::INVALID_TOKEN_401.into());
     }
     let consumer = consumers.consumer(caller.user, query.client).await?;
+    if let Some(client) = query.client {
+        activity.heard_of(caller.user, client);
+    }
     let marker = query.sync_marker.filter(|_| query.client.is_some());
     Ok(handshake.accept(move |stream| serve(stream, socket, consumer, marker)))
 }

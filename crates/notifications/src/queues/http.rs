@@ -16,6 +16,7 @@ use super::{
     QueueError, Queues,
     store::{Page, Stored},
 };
+use crate::activity::Activity;
 
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct ListQuery {
@@ -54,11 +55,15 @@ pub(crate) struct Notifications {
 pub(crate) async fn list(
     State(queues): State<Queues>,
     State(clock): State<SharedClock>,
+    State(activity): State<Activity>,
     caller: UserCaller,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, HttpError> {
     let since = query.since.map(|since| since.parse()).transpose().map_err(|_| QueueError::Since)?;
     let page = queues.page(caller.user, query.client, since, query.size).await?;
+    if let Some(client) = query.client.or(caller.client) {
+        activity.heard_of(caller.user, client);
+    }
     Ok(json(render_page(&page, clock.now())))
 }
 

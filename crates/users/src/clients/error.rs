@@ -9,6 +9,8 @@ use crate::{auth::AuthError, errors::store_label};
 pub(crate) enum ClientError {
     #[error("no such client")]
     NotFound,
+    #[error("the account is gone")]
+    NoAccount,
     #[error("prekey not found")]
     PrekeyNotFound,
     #[error("malformed prekeys")]
@@ -41,6 +43,7 @@ impl Fault for ClientError {
     fn label(&self) -> Label {
         match self {
             Self::NotFound => label::CLIENT_NOT_FOUND,
+            Self::NoAccount => label::INVALID_TOKEN_401,
             Self::PrekeyNotFound => label::NOT_FOUND,
             Self::MalformedPrekeys => label::MALFORMED_PREKEYS,
             Self::LegalHold => label::CLIENT_ERROR,

@@ -42,6 +42,9 @@ pub(crate) struct ClientJson<'a, C> {
     cookie: Option<&'a str>,
     capabilities: C,
     mls_public_keys: &'a BTreeMap<String, String>,
+    /// The beginning of the week, counted from 1970, in which it last fetched notifications.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_active: Option<Timestamp>,
 }
 
 /// A client as its own user sees it.
@@ -64,6 +67,7 @@ fn shape<C>(client: &Client, capabilities: C) -> ClientJson<'_, C> {
         cookie: client.cookie.as_deref(),
         capabilities,
         mls_public_keys: &client.mls_public_keys,
+        last_active: client.last_active,
     }
 }
 

@@ -51,7 +51,12 @@ pub(crate) struct Client {
     pub(crate) capabilities: Vec<Capability>,
     /// Public signature keys by scheme, base64.
     pub(crate) mls_public_keys: BTreeMap<String, String>,
+    /// The week in which it last fetched notifications.
+    pub(crate) last_active: Option<Timestamp>,
 }
+
+/// How exactly it is known when a client was last active.
+const WEEK: i64 = 7 * 86_400_000;
 
 /// What others may see of a client.
 pub(crate) type PublicClient = (ClientId, Option<ClientClass>);
@@ -143,6 +148,7 @@ impl Clients {
                 }
                 AddOutcome::NeedsPassword => Err(ClientError::MissingPassword),
                 AddOutcome::TooMany => Err(ClientError::TooMany),
+                AddOutcome::NoAccount => Err(ClientError::NoAccount),
             }
         })
         .await
@@ -161,6 +167,7 @@ impl Clients {
             created: self.parts.clock.now(),
             capabilities: new.capabilities,
             mls_public_keys: new.mls_public_keys,
+            last_active: None,
         };
         NewClient { client, prekeys }
     }
@@ -253,6 +260,12 @@ impl Clients {
             }
         })
         .await
+    }
+
+    /// Notes that clients are active, to the week.
+    pub(crate) async fn note_active(&self, clients: Vec<(UserId, ClientId)>) -> Result<(), ClientError> {
+        let now = self.parts.clock.now().millis();
+        Ok(self.parts.store.note_active(clients, Timestamp::from_millis(now - now % WEEK)).await?)
     }
 
     /// The clients of several of our users; users without any are left out.

@@ -2,7 +2,10 @@ use std::collections::HashSet;
 
 use aldis_proto::{
     convert,
-    internal::v1::{ListClientsRequest, WatchAuthRequest, auth_client::AuthClient, clients_client::ClientsClient},
+    internal::v1::{
+        ListClientsRequest, NoteActiveRequest, WatchAuthRequest, auth_client::AuthClient,
+        clients_client::ClientsClient, note_active_request,
+    },
 };
 use serde_json::{Value, json};
 
@@ -10,7 +13,10 @@ use super::{
     store::{SqliteClients, suite},
     *,
 };
-use crate::testing::{Backend, Network, PASSWORD, User, database_and_outbox, new_client, prekey};
+use crate::{
+    accounts::store::SqliteAccounts,
+    testing::{Backend, Network, PASSWORD, User, database_and_outbox, new_client, prekey},
+};
 
 /// Registers a permanent client and gives its id.
 async fn register(backend: &Backend, user: &User, seed: &str, prekeys: u16) -> String {
@@ -21,7 +27,8 @@ async fn register(backend: &Backend, user: &User, seed: &str, prekeys: u16) -> S
 #[tokio::test]
 async fn suite_on_sqlite() {
     let (_folder, db, outbox) = database_and_outbox().await;
-    suite::all(&SqliteClients::new(db, outbox)).await;
+    let accounts = SqliteAccounts::new(db.clone(), outbox.clone());
+    suite::all(&SqliteClients::new(db, outbox), &accounts).await;
 }
 
 #[tokio::test]
@@ -325,4 +332,78 @@ fn a_list_that_was_read_before_a_change_is_not_kept_after_it() {
     assert_eq!(cache.get(user).unwrap().len(), 1);
     cache.changed(user);
     assert!(cache.get(user).is_none());
+}
+
+#[tokio::test]
+async fn a_client_that_is_active_shows_it_to_the_week() {
+    let backend = Backend::alone().await;
+    let ann = backend.register("Ann").await;
+    let client = register(&backend, &ann, "one", 1).await;
+    register_second(&backend, &ann).await;
+    let shown = async || backend.get(&ann, &format!("/clients/{client}")).await.expect(200)["last_active"].clone();
+    assert_eq!(shown().await, Value::Null, "left out until it is known");
+    let active = || note_active_request::Client {
+        user: convert::bytes_of(ann.id),
+        client: client.parse::<ClientId>().unwrap().0,
+    };
+    let unknown = note_active_request::Client { user: convert::bytes_of(ann.id), client: 77 };
+    let mut clients = ClientsClient::new(backend.internal.clone());
+    let mut weeks = Vec::new();
+    for days in [0, 0, 7, 1] {
+        backend.clock.advance(Duration::from_hours(24 * days));
+        clients.note_active(NoteActiveRequest { clients: vec![unknown.clone(), active()] }).await.unwrap();
+        let week: Timestamp = serde_json::from_value(shown().await).unwrap();
+        let now = aldis_runtime::Clock::now(&*backend.clock);
+        assert!(week <= now && now.since(week) < Duration::from_hours(24 * 7) && week.millis() % WEEK == 0, "{week}");
+        weeks.push(week);
+    }
+    assert!(weeks[0] == weeks[1] && weeks[1] < weeks[2]);
+    let all = backend.get(&ann, "/clients").await.expect(200);
+    let known = |client: &&Value| client.get("last_active").is_some();
+    assert_eq!(all.as_array().unwrap().iter().filter(known).count(), 1);
+    let many = NoteActiveRequest { clients: vec![unknown; 1001] };
+    assert_eq!(clients.note_active(many).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+async fn register_second(backend: &Backend, user: &User) {
+    let mut body = new_client("permanent", "two", 1);
+    body["password"] = json!(PASSWORD);
+    backend.post(user, "/clients", body).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_client_that_is_registered_while_the_account_goes_does_not_stay() {
+    let backend = Backend::alone().await;
+    let (mut first, mut refused) = (0, 0);
+    for number in 0..12 {
+        let user = backend.register(&format!("User {number}")).await;
+        let seed = number.to_string();
+        let body = new_client("permanent", &seed, 1);
+        let register = async {
+            // Sometimes one comes first and sometimes the other.
+            for _ in 0..number * 3 {
+                tokio::task::yield_now().await;
+            }
+            backend.post(&user, "/clients", body).await
+        };
+        let delete = backend.delete(&user, "/self", Some(json!({ "password": PASSWORD })));
+        let (registered, deleted) = futures::join!(register, delete);
+        deleted.expect(200);
+        match registered.status.as_u16() {
+            201 => first += 1,
+            401 => {
+                registered.expect_label(401, "invalid-credentials");
+                refused += 1;
+            }
+            other => panic!("{other}: {}", registered.body),
+        }
+        let id = user.id.as_bytes().to_vec();
+        let left = backend.db.read(move |tx| {
+            let count = |table| {
+                tx.query_row(&format!("SELECT count(*) FROM {table} WHERE user = ?"), [&id], |row| row.get::<_, i64>(0))
+            };
+            Ok((count("users_clients")?, count("users_prekeys")?))
+        });
+        assert_eq!(left.await.unwrap(), (0, 0), "after {first} that came first and {refused} that came too late");
+    }
 }

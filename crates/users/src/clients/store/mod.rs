@@ -49,6 +49,8 @@ pub(crate) enum AddOutcome {
     NeedsPassword,
     /// There are as many permanent clients as allowed.
     TooMany,
+    /// The account was deleted.
+    NoAccount,
 }
 
 /// What is changed of a client; `None` stays as it is.
@@ -128,6 +130,10 @@ pub(crate) trait ClientStore: Send + Sync {
 
     /// The numbers of the prekeys that are left, in ascending order, the last resort key's included.
     async fn prekey_ids(&self, user: UserId, client: ClientId) -> Result<Vec<PrekeyId>, StoreError>;
+
+    /// Notes that clients were active at a time, unless they were at it or later; those that do not exist are passed
+    /// over.
+    async fn note_active(&self, clients: Vec<(UserId, ClientId)>, time: Timestamp) -> Result<(), StoreError>;
 
     /// Whether other backends were ever given leases on lists of clients.
     async fn had_leases(&self) -> Result<bool, StoreError>;

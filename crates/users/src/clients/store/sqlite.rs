@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{AddOutcome, Added, ClientChange, ClientStore, NewClient, RemoveOutcome, UpdateOutcome};
 use crate::{
+    accounts::store::rows as accounts,
     auth::store::{Revocation, forget_client_sessions, lift_client_revocation},
     clients::{Client, PublicClient},
     events::Effects,
@@ -26,7 +27,7 @@ impl SqliteClients {
     }
 }
 
-const CLIENT: &str = "client, type, class, label, model, cookie, created, capabilities, mls_public_keys";
+const CLIENT: &str = "client, type, class, label, model, cookie, created, capabilities, mls_public_keys, last_active";
 
 fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
     let class: Option<String> = row.get(2)?;
@@ -40,6 +41,7 @@ fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
         created: sql::time(row, 6)?,
         capabilities: sql::json(row, 7)?,
         mls_public_keys: sql::json(row, 8)?,
+        last_active: row.get::<_, Option<i64>>(9)?.map(Timestamp::from_millis),
     })
 }
 
@@ -70,7 +72,7 @@ fn public(tx: &Connection, user: UserId) -> rusqlite::Result<Vec<PublicClient>> 
 fn put(tx: &Connection, user: UserId, client: &Client) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT OR REPLACE INTO users_clients (user, client, type, class, label, model, cookie, created, \
-         capabilities, mls_public_keys) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         capabilities, mls_public_keys, last_active) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         user.as_bytes().as_slice(),
@@ -82,7 +84,8 @@ fn put(tx: &Connection, user: UserId, client: &Client) -> rusqlite::Result<()> {
         client.cookie,
         client.created.millis(),
         sql::to_json(&client.capabilities)?,
-        sql::to_json(&client.mls_public_keys)?
+        sql::to_json(&client.mls_public_keys)?,
+        client.last_active.map(Timestamp::millis)
     ])?;
     Ok(())
 }
@@ -119,9 +122,10 @@ fn remove(
 
 /// What a registration comes to, before its effects are written.
 enum Add {
-    Added(Added),
+    Added(Box<Added>),
     NeedsPassword,
     TooMany,
+    NoAccount,
 }
 
 fn add(
@@ -133,6 +137,9 @@ fn add(
     tokens_expire: Timestamp,
 ) -> Result<Add, StoreError> {
     let user = session.user;
+    if accounts::get(tx, user)?.is_none_or(|account| account.deleted) {
+        return Ok(Add::NoAccount);
+    }
     let clients = list(tx, user)?;
     let id = new.client.id;
     let known = clients.iter().find(|client| client.id == id);
@@ -153,12 +160,12 @@ fn add(
     }
     let mut client = new.client.clone();
     if let Some(known) = known {
-        client.created = known.created;
+        (client.created, client.last_active) = (known.created, known.last_active);
     }
     lift_client_revocation(tx, user, id)?;
     put(tx, user, &client)?;
     put_prekeys(tx, user, id, &new.prekeys)?;
-    Ok(Add::Added(Added { client, replaced, revoked }))
+    Ok(Add::Added(Box::new(Added { client, replaced, revoked })))
 }
 
 fn update(
@@ -186,6 +193,24 @@ fn update(
     put(tx, user, &client)?;
     put_prekeys(tx, user, id, change.prekeys.iter().chain(&change.last_prekey))?;
     Ok(Ok(()))
+}
+
+/// Those of the clients that exist and were last active before this time, if ever.
+fn not_active_since(
+    tx: &Connection,
+    clients: Vec<(UserId, ClientId)>,
+    time: Timestamp,
+) -> rusqlite::Result<Vec<(UserId, ClientId)>> {
+    let mut query = tx.prepare_cached(
+        "SELECT 1 FROM users_clients WHERE user = ? AND client = ? AND (last_active IS NULL OR last_active < ?)",
+    )?;
+    let mut found = Vec::new();
+    for (user, client) in clients {
+        if query.exists(params![user.as_bytes().as_slice(), client.0.cast_signed(), time.millis()])? {
+            found.push((user, client));
+        }
+    }
+    Ok(found)
 }
 
 /// The single writer decides races; numbers ascend, so the last resort key comes last.
@@ -246,16 +271,17 @@ impl ClientStore for SqliteClients {
                 let outcome = add(tx, &session, &new, authenticated, limit, tokens_expire)?;
                 let appended = match &outcome {
                     Add::Added(added) => outbox.append(tx, &effects(added))?,
-                    Add::NeedsPassword | Add::TooMany => Appended::default(),
+                    Add::NeedsPassword | Add::TooMany | Add::NoAccount => Appended::default(),
                 };
                 Ok((outcome, appended))
             })
             .await?;
         let delivery = self.outbox.committed(appended);
         Ok(match outcome {
-            Add::Added(added) => AddOutcome::Added { added: Box::new(added), delivery },
+            Add::Added(added) => AddOutcome::Added { added, delivery },
             Add::NeedsPassword => AddOutcome::NeedsPassword,
             Add::TooMany => AddOutcome::TooMany,
+            Add::NoAccount => AddOutcome::NoAccount,
         })
     }
 
@@ -311,6 +337,24 @@ impl ClientStore for SqliteClients {
                     row.get(0).map(PrekeyId)
                 })?;
                 Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    async fn note_active(&self, clients: Vec<(UserId, ClientId)>, time: Timestamp) -> Result<(), StoreError> {
+        // Most have been noted already; the writer is for those that have not.
+        let new = self.db.read(move |tx| Ok(not_active_since(tx, clients, time)?)).await?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.db
+            .write(move |tx| {
+                let mut note =
+                    tx.prepare_cached("UPDATE users_clients SET last_active = ?3 WHERE user = ?1 AND client = ?2")?;
+                for (user, client) in not_active_since(tx, new, time)? {
+                    note.execute(params![user.as_bytes().as_slice(), client.0.cast_signed(), time.millis()])?;
+                }
+                Ok(())
             })
             .await
     }

@@ -3,11 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use aldis_api::Session;
-use aldis_types::{Capability, ClientId, ClientType, ConnId, Prekey, PrekeyId, Timestamp, UserId};
+use aldis_types::{AccentId, Capability, ClientId, ClientType, ConnId, Prekey, PrekeyId, Protocol, Timestamp, UserId};
 use uuid::Uuid;
 
 use super::{AddOutcome, Added, ClientChange, ClientStore, NewClient, RemoveOutcome, UpdateOutcome};
 use crate::{
+    accounts::{
+        Locale, NewAccount,
+        store::{AccountProof, AccountStore},
+    },
+    audit::AuditEntry,
     auth::store::{Revocation, Revoked},
     clients::Client,
     peers::WantedClients,
@@ -32,6 +37,7 @@ fn new(id: u64, kind: ClientType, prekeys: &[u16]) -> NewClient {
         created: Timestamp::from_millis(5),
         capabilities: vec![Capability::LegalholdImplicitConsent],
         mls_public_keys: BTreeMap::new(),
+        last_active: None,
     };
     NewClient { client, prekeys: prekeys.iter().map(|id| key(*id)).collect() }
 }
@@ -41,12 +47,53 @@ async fn add(store: &dyn ClientStore, new: NewClient, authenticated: bool, limit
     store.add(SESSION, new, authenticated, limit, EXPIRE, effects).await.unwrap()
 }
 
-pub(crate) async fn all(store: &dyn ClientStore) {
+/// `accounts` has none yet.
+pub(crate) async fn all(store: &dyn ClientStore, accounts: &dyn AccountStore) {
+    nobody_has_a_client_without_an_account(store).await;
+    create(accounts).await;
     limits_and_passwords(store).await;
     each_prekey_at_most_once(store).await;
     changes_only_add(store).await;
+    activity_never_goes_back(store).await;
     leases_are_noted_for_good(store).await;
     a_removed_client_leaves_nothing(store).await;
+}
+
+async fn create(accounts: &dyn AccountStore) {
+    let account = NewAccount {
+        id: USER,
+        name: "Ann".parse().unwrap(),
+        handle: None,
+        email: "ann@example.com".parse().unwrap(),
+        password: "a hash".to_owned(),
+        locale: Locale::default(),
+        accent_id: AccentId(1),
+        assets: Vec::new(),
+        protocols: vec![Protocol::Proteus],
+    };
+    let audit = AuditEntry::new("admin", "account-created", "x");
+    accounts.create(account, AccountProof::Administrator, audit, EXPIRE).await.unwrap();
+}
+
+async fn nobody_has_a_client_without_an_account(store: &dyn ClientStore) {
+    assert!(matches!(add(store, new(1, ClientType::Permanent, &[1]), true, 2).await, AddOutcome::NoAccount));
+    assert!(store.list(USER).await.unwrap().is_empty());
+    assert!(store.prekey_ids(USER, ClientId(1)).await.unwrap().is_empty());
+}
+
+async fn activity_never_goes_back(store: &dyn ClientStore) {
+    let (known, unknown, at) = ((USER, ClientId(1)), (USER, ClientId(88)), Timestamp::from_millis);
+    let active = async || store.get(USER, ClientId(1)).await.unwrap().unwrap().last_active;
+    assert_eq!(active().await, None);
+    for (time, expected) in [(100, 100), (90, 100), (100, 100), (200, 200)] {
+        store.note_active(vec![unknown, known], at(time)).await.unwrap();
+        assert_eq!(active().await, Some(at(expected)));
+    }
+    assert_eq!(store.get(USER, ClientId(88)).await.unwrap(), None);
+    store.update(USER, ClientId(1), ClientChange::default(), Vec::new()).await.unwrap();
+    let renewed = add(store, new(1, ClientType::Permanent, &[]), true, 2).await;
+    let AddOutcome::Added { added, .. } = renewed else { panic!("renewing is allowed") };
+    assert_eq!((added.client.last_active, active().await), (Some(at(200)), Some(at(200))));
 }
 
 async fn limits_and_passwords(store: &dyn ClientStore) {
