@@ -29,6 +29,8 @@ mod routes;
 #[cfg(test)]
 mod testing;
 mod users;
+#[cfg(test)]
+mod variations;
 
 use std::{sync::Arc, time::Duration};
 

@@ -4,12 +4,18 @@
 //! never looks as if it had compared anything. `make test-golden GOLDEN=folder` runs them. The folder holds `golden/` and `golden-federation/`, whose files
 //! are named `testObject_<type>_<number>.json`; files in `golden/fromJSON/` are read but never written.
 //!
+//! [`variations`] of samples are what nobody should send; [`expect_documented`] says whether a route may answer so. They
+//! need no golden samples.
+//!
 //! Every type of sample belongs to the part of Aldis that reads or writes it, or is left out for a reason; see
 //! [`Part::types`] and `left_out`. A type that nobody knows fails the tests, and so does one that is not checked.
 
+#[cfg(all(test, feature = "golden"))]
+mod labels;
 mod table;
 #[cfg(all(test, feature = "golden"))]
 mod types;
+mod variations;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +25,8 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+pub use variations::{expect_documented, variations};
 
 /// Who reads or writes a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +80,14 @@ impl Golden {
     pub fn of(part: Part) -> Self {
         let (samples, checked) = (samples(), BTreeSet::new());
         Self { part, samples, checked, failures: Vec::new(), alike: 0, left_out: BTreeMap::new() }
+    }
+
+    /// At most `count` samples of a type, for a second look: they do not count as checked.
+    ///
+    /// # Panics
+    /// When the type has no samples.
+    pub fn some(&self, kind: &str, count: usize) -> Vec<Value> {
+        of_type(&self.samples, kind).values().take(count).cloned().collect()
     }
 
     /// Runs `check`, which panics for a difference, on every sample of a type.

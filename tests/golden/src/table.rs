@@ -11,7 +11,7 @@ impl Part {
             Self::Users => USERS,
             Self::Conversations => CONVERSATIONS,
             Self::Assets => ASSETS,
-            Self::Notifications => &["PushTokenList_user", "QueuedNotificationList_user", "QueuedNotification_user"],
+            Self::Notifications => NOTIFICATIONS,
         }
     }
 }
@@ -52,6 +52,7 @@ const USERS: &[&str] = &[
     "ClientPrekey_user",
     "ClientV6_user",
     "Client_user",
+    "CompletePasswordReset_user",
     "ConnectionUpdate_user",
     "Contact",
     "Contact_user",
@@ -60,6 +61,9 @@ const USERS: &[&str] = &[
     "CookieList_user",
     "CookieType_user",
     "Cookie_20_28_29_user",
+    "DeleteUser_user",
+    "DeletionCodeTimeout_user",
+    "EmailUpdate_user",
     "HandleUpdate_user",
     "LimitedQualifiedUserIdList_user",
     "ListUsersById_user",
@@ -68,8 +72,10 @@ const USERS: &[&str] = &[
     "LoginId_user",
     "Login_user",
     "NewClient_user",
+    "NewPasswordReset_user",
     "NewUserPublic_user",
     "NewUser_user",
+    "PasswordChange_user",
     "PrekeyBundle_user",
     "PropertyKey_user",
     "PubClient_user",
@@ -77,6 +83,7 @@ const USERS: &[&str] = &[
     "QualifiedUserClientPrekeyMapV4",
     "RTCConfiguration_user",
     "RTCIceServer_user",
+    "RemoveCookies_user",
     "RichInfoAssocList_user",
     "RmClient_user",
     "SearchResultContact",
@@ -92,9 +99,20 @@ const USERS: &[&str] = &[
     "UserEvent",
     "UserProfile_user",
     "UserUpdate_user",
+    "VerifyDeleteUser_user",
     "fromJSON/NewUserPublic_user",
     "fromJSON/NewUser_user",
     "fromJSON/RmClient_user",
+];
+
+const NOTIFICATIONS: &[&str] = &[
+    "PushTokenList_user",
+    "PushToken_user",
+    "Push_2eToken_2eTransport_user",
+    "QueuedNotificationList_user",
+    "QueuedNotification_user",
+    "Token",
+    "Token_user",
 ];
 
 const ASSETS: &[&str] = &["AssetSettings_user", "AssetToken_user", "Asset_asset", "NewAssetToken_user"];
@@ -150,19 +168,6 @@ const CONVERSATIONS: &[&str] = &[
 #[cfg(all(test, feature = "golden"))]
 pub(crate) const LEFT_OUT: &[(&str, &[&str])] = &[
     ("MLS is not offered yet", &["GroupId", "PublicSubConversation"]),
-    (
-        "passwords and addresses cannot be changed, accounts not deleted and cookies not revoked by clients yet",
-        &[
-            "CompletePasswordReset_user",
-            "DeleteUser_user",
-            "DeletionCodeTimeout_user",
-            "EmailUpdate_user",
-            "NewPasswordReset_user",
-            "PasswordChange_user",
-            "RemoveCookies_user",
-            "VerifyDeleteUser_user",
-        ],
-    ),
     ("guest links are not offered", &["ConversationCode_user", "ConversationCoverView"]),
     ("a map in general, of which `OtrRecipients_user` is one", &["UserClientMap_20Int_user"]),
     (
@@ -180,7 +185,6 @@ pub(crate) const LEFT_OUT: &[(&str, &[&str])] = &[
         "accounts are not managed by single sign-on or SCIM",
         &["ManagedBy_user", "RichField_user", "RichInfo_user", "UserSSOId_user"],
     ),
-    ("phones are not woken", &["PushToken_user", "Push_2eToken_2eTransport_user", "Token", "Token_user"]),
     (
         "addresses of call servers are settings that are passed on as they stand",
         &["SFTServer_user", "Scheme_user", "Transport_user", "TurnHost_user", "TurnURI_user"],

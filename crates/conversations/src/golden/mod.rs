@@ -8,9 +8,12 @@ use aldis_golden::{Golden, Part, read};
 use aldis_types::{Access, AccessRole, ConversationId, Member, Protocol, Qualified, UserId};
 use serde_json::Value;
 
-use crate::groups::{
-    json::View,
-    model::{Metadata, Settings},
+use crate::{
+    groups::{
+        json::View,
+        model::{Metadata, Settings},
+    },
+    variations::Scene,
 };
 
 #[tokio::test]
@@ -20,6 +23,19 @@ async fn golden_types_are_read_and_written() {
     events::check(&mut golden);
     requests::check(&mut golden).await;
     golden.finish();
+}
+
+#[tokio::test]
+async fn golden_samples_that_are_spoilt_break_nothing() {
+    let golden = Golden::of(Part::Conversations);
+    let scene = Scene::new().await;
+    for request in scene.requests() {
+        for kind in request.golden {
+            for sample in golden.some(kind, 2) {
+                scene.vary(&request, &sample, 10).await;
+            }
+        }
+    }
 }
 
 const MLS: &str = "MLS is not offered yet";

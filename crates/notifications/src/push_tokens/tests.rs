@@ -168,3 +168,17 @@ async fn a_token_that_is_gone_is_removed_and_what_is_only_for_the_moment_wakes_n
     }
     panic!("the token is still there");
 }
+
+#[tokio::test]
+async fn spoilt_tokens_are_accepted_or_refused_as_documented() {
+    let running = Running::start(Config::default()).await;
+    let table = crate::table();
+    let token = json!({ "transport": "GCM", "app": "app", "token": "a-token", "client": "16" });
+    let mut refused = 0;
+    for body in aldis_golden::variations(&token, 60) {
+        let (status, answer) = running.post("/push/tokens", &body).await;
+        aldis_golden::expect_documented(&table, ("POST", "/push/tokens"), &body, (status, &answer));
+        refused += usize::from(status >= 400);
+    }
+    assert!(refused > 60, "{refused}");
+}

@@ -8,7 +8,11 @@ use super::{
     http::{render, render_page},
     store::{Page, Stored},
 };
-use crate::{Config, tests::Running};
+use crate::{
+    Config,
+    push_tokens::{PushToken, Transport},
+    tests::Running,
+};
 
 /// What we store: each event of a sample as a notification of its own.
 fn stored(sample: &Value) -> Vec<Stored> {
@@ -43,6 +47,10 @@ async fn golden_types_are_written() {
         sample["time"] = json!(now);
         same(written(render_page(&page, now)), &sample);
     });
+    golden.round_trips::<PushToken>("PushToken_user");
+    golden.round_trips::<PushToken>("Token");
+    golden.round_trips::<Transport>("Push_2eToken_2eTransport_user");
+    golden.round_trips::<String>("Token_user");
     let (_, tokens) = Running::start(Config::default()).await.get("/push/tokens").await;
     golden.has_shape("PushTokenList_user", &[("", &tokens)]);
     golden.finish();

@@ -5,3 +5,4 @@ mod federation;
 mod golden;
 mod leases;
 mod start;
+mod variations;
