@@ -18,7 +18,7 @@ use crate::support::{ALPHA, BETA, GAMMA, Three, binary};
 
 /// What is wrong with gamma.test, seen from alpha.test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(crate) enum Fault {
     /// Nobody listens.
     Down,
     /// It takes connections and says nothing.
@@ -33,7 +33,7 @@ enum Fault {
 
 impl Fault {
     /// The answer to what only gamma.test could do.
-    fn check(self, answer: Answer) -> Result<()> {
+    pub(crate) fn check(self, answer: Answer) -> Result<()> {
         let body = match self {
             Self::Down => answer.expect_error(521, "federation-connection-refused")?,
             Self::DeniedHere => answer.expect_error(400, "federation-denied")?,
@@ -327,12 +327,16 @@ async fn one_backend_cannot_be_found() -> Result<()> {
     scene.aftermath().await
 }
 
+/// Backends that wait for each other a moment only.
+pub(crate) async fn impatient(domains: &[&str]) -> Result<LocalFederation> {
+    let settings = "[federation]\ncall_deadline_ms = 1500\nconnect_timeout_ms = 1000\nbreaker_pause_ms = 500\n";
+    let options = Options { binary: Some(binary()), settings: settings.to_owned(), ..Options::of(domains) };
+    LocalFederation::start(&options).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_backend_hangs() -> Result<()> {
-    let settings = "[federation]\ncall_deadline_ms = 1500\nconnect_timeout_ms = 1000\nbreaker_pause_ms = 500\n";
-    let options =
-        Options { binary: Some(binary()), settings: settings.to_owned(), ..Options::of(&[ALPHA, BETA, GAMMA]) };
-    let federation = LocalFederation::start(&options).await?;
+    let federation = impatient(&[ALPHA, BETA, GAMMA]).await?;
     let user = async |domain: &str, name: &str| federation.user(domain, name).await;
     let users = [
         user(ALPHA, "Ann").await?,

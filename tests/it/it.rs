@@ -14,6 +14,7 @@ mod crash;
 mod doctor;
 mod federation_errors;
 mod federation_failures;
+mod federation_failures_users;
 mod large_files;
 mod messages;
 mod notifications;

@@ -44,6 +44,7 @@ pub struct Setup {
     domains: Vec<String>,
     settings: BTreeMap<String, Vec<String>>,
     strangers: BTreeSet<(String, String)>,
+    alone: BTreeSet<String>,
 }
 
 impl Setup {
@@ -56,6 +57,13 @@ impl Setup {
     #[must_use]
     pub fn configure(mut self, domain: &str, toml: &str) -> Self {
         self.settings.entry(domain.to_owned()).or_default().push(toml.to_owned());
+        self
+    }
+
+    /// Takes the section `[federation]` away from one backend. It still lists the others.
+    #[must_use]
+    pub fn alone(mut self, domain: &str) -> Self {
+        self.alone.insert(domain.to_owned());
         self
     }
 
@@ -156,8 +164,7 @@ impl Federation {
         let root = federation.folder.path().to_owned();
         std::fs::write(root.join("ca.pem"), federation.authority.pem())?;
         for domain in &setup.domains {
-            let settings = setup.settings.get(domain).map_or(&[][..], Vec::as_slice);
-            let backend = Backend::prepare(&root, domain, federation.dns.address(), settings)?;
+            let backend = Backend::prepare(&root, domain, federation.dns.address(), &setup)?;
             backend.set_identity(&federation.authority.issue(&[&federator_host(domain)])?)?;
             federation.dns.set_federator(domain, &[Target::new(federator_host(domain), FEDERATION)])?;
             federation.dns.set_host(&federator_host(domain), backend.address)?;
@@ -315,14 +322,17 @@ impl Federation {
 }
 
 impl Backend {
-    fn prepare(root: &Path, name: &str, dns: SocketAddr, settings: &[String]) -> Result<Self> {
+    fn prepare(root: &Path, name: &str, dns: SocketAddr, setup: &Setup) -> Result<Self> {
         let folder = root.join(name);
         for part in ["data", "mail"] {
             std::fs::create_dir_all(folder.join(part))?;
         }
         let address = own_address();
         let mut config: Table = toml::from_str(&default_settings(name, address, dns)).context("default settings")?;
-        for text in settings {
+        if setup.alone.contains(name) {
+            config.remove("federation");
+        }
+        for text in setup.settings.get(name).into_iter().flatten() {
             settings::merge(&mut config, toml::from_str(text).context("settings of a test")?);
         }
         std::fs::write(folder.join("aldis.toml"), toml::to_string(&config)?)?;
