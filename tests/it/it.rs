@@ -19,6 +19,7 @@ mod large_files;
 mod messages;
 mod notifications;
 mod operations;
+mod outbox;
 mod remotes;
 mod search;
 mod security;

@@ -5,6 +5,7 @@
 mod admin;
 mod api;
 mod backend;
+mod backup;
 mod config;
 pub mod doctor;
 mod local;
@@ -54,12 +55,20 @@ enum Command {
     /// Administer which other backends this one federates with.
     #[command(subcommand)]
     Remote(admin::Remote),
+    /// Look at what waits for other backends, hold it, drop it, or send it once more.
+    #[command(subcommand)]
+    Outbox(admin::Outbox),
     /// Administer the keys that sign tokens.
     #[command(subcommand)]
     Keys(admin::Keys),
     /// Look at what was done by administration.
     #[command(subcommand)]
     Audit(admin::Audit),
+    /// Copy the store to a file, also while the backend runs.
+    Backup(backup::Backup),
+    /// Put a copy of the store in its place, while the backend does not run. Other backends and the apps are told that they
+    /// may have missed something.
+    Restore(backup::Restore),
     /// Check this backend's set-up, and the way to a partner: what is wrong, on which side, and what to do.
     Doctor(doctor::Doctor),
     /// Print the description of the client API (`openapi.json`).
@@ -108,8 +117,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(command) => config::command::run(&command),
         Command::User(command) => admin::user(command).await,
         Command::Remote(command) => admin::remote(command).await,
+        Command::Outbox(command) => Box::pin(admin::outbox(command)).await,
         Command::Keys(command) => admin::keys(command).await,
         Command::Audit(command) => admin::audit(command).await,
+        Command::Backup(arguments) => backup::backup(&arguments),
+        Command::Restore(arguments) => backup::restore(&arguments),
         Command::Openapi(wanted) => api::print(&wanted),
     }?;
     Ok(ExitCode::SUCCESS)

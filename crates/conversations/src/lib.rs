@@ -87,6 +87,8 @@ pub struct Dependencies {
     pub notifications: Channel,
     /// What other backends may do on delivery streams.
     pub receiving: aldis_delivery::Receiving,
+    /// How much may wait for other backends.
+    pub outbox: aldis_delivery::Config,
 }
 
 /// The running service.
@@ -118,7 +120,19 @@ pub enum StartError {
 /// Starts the service: migrates its tables, opens its outbox and runs its relays.
 pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartError> {
     config.check().map_err(StartError::Config)?;
-    let Dependencies { domain, db, clock, random, policy, verifier, peers, users, notifications, receiving } = deps;
+    let Dependencies {
+        domain,
+        db,
+        clock,
+        random,
+        policy,
+        verifier,
+        peers,
+        users,
+        notifications,
+        receiving,
+        outbox: bounds,
+    } = deps;
     db.migrate("conversations", MIGRATIONS).await?;
     let outbox = Outbox::open(Component::Conversations, domain.clone(), db.clone(), clock.clone()).await?;
     let keys = features::RemovalKeys::load(&db, &random).await.map_err(|error| match error {
@@ -147,22 +161,30 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
         typing_limit: groups::TypingLimit::default(),
     });
     let received = Received::new(app.clone());
-    let relays = Relays { peers, policy: policy.clone(), notifications: Some(notifications), conversations: None };
+    let relays =
+        Relays { peers, policy: policy.clone(), notifications: Some(notifications), conversations: None, bounds };
     let mut tasks = JoinSet::new();
     tasks.spawn(outbox.clone().run(relays));
-    tasks.spawn(groups::ending::clean_up(app.clone(), outbox));
+    tasks.spawn(groups::ending::clean_up(app.clone(), outbox.clone()));
     tasks.spawn(received.clone().catch_up());
-    tasks.spawn(sweep(store, clock, retention));
+    tasks.spawn(sweep(store, clock.clone(), retention));
     tasks.spawn(quotas.clone().keep_small());
     let federation = Routes::new(
         ConversationsServer::new(federation::ConversationsServer { app: app.clone(), quotas })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
     )
-    .add_service(aldis_delivery::conversations_server(domain, db.clone(), policy, receiving, Arc::new(received)));
+    .add_service(aldis_delivery::conversations_server(
+        domain,
+        db.clone(),
+        clock,
+        policy,
+        receiving,
+        Arc::new(received),
+    ));
     let internal = Routes::new(MembershipsServer::new(one_to_one::grpc::MembershipsServer(app.clone())))
         .add_service(AudiencesServer::new(groups::grpc::AudiencesServer(app.clone())))
-        .add_service(aldis_delivery::conversations_outbox(db.clone()));
+        .add_service(aldis_delivery::conversations_outbox(outbox));
     tasks.spawn(db.clone().measure_tables("conversations"));
     Ok(Service { client: routes::router(app), internal, federation: Some(federation), tasks })
 }

@@ -75,6 +75,7 @@ impl Draft {
             native_push: self.native_push,
             high_priority: self.high_priority,
             traceparent: None,
+            missed: false,
         }
     }
 }
@@ -112,6 +113,21 @@ pub(crate) fn rows(lane: ConversationId, drafts: Vec<Draft>, time: Timestamp) ->
         .collect()
 }
 
+/// Rows that tell all clients of users that they missed something. A queue takes an event id once.
+pub(crate) fn missed(lane: ConversationId, users: impl Iterator<Item = UserId>, id: EventId) -> Vec<Outgoing> {
+    let targets: Vec<_> = users.map(|user| Target { user: bytes_of(user), clients: Vec::new() }).collect();
+    let notification = Notification { event_id: bytes_of(id), targets, missed: true, ..Notification::default() };
+    requests(vec![notification])
+        .into_iter()
+        .map(|request| Outgoing {
+            peer: Peer::Service(LocalService::Notifications),
+            lane: *lane.as_bytes(),
+            kind: PUSH_KIND,
+            body: request.encode_to_vec().into(),
+        })
+        .collect()
+}
+
 /// A row that tells users that federation with a backend ended. Whoever gets several of one id takes the first alone.
 pub(crate) fn federation_ended(
     lane: ConversationId,
@@ -128,6 +144,7 @@ pub(crate) fn federation_ended(
         native_push: false,
         high_priority: false,
         traceparent: None,
+        missed: false,
     };
     Outgoing {
         peer: Peer::Service(LocalService::Notifications),

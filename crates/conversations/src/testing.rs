@@ -348,8 +348,12 @@ impl push_server::Push for FakeNotifications {
             return Err(Status::unavailable("down"));
         }
         for notification in request.into_inner().notifications {
-            let event: Value = serde_json::from_slice(&notification.event)
-                .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let event: Value = if notification.missed {
+                serde_json::json!({ "type": "notifications.missed" })
+            } else {
+                serde_json::from_slice(&notification.event)
+                    .map_err(|error| Status::invalid_argument(error.to_string()))?
+            };
             let id = convert::event_id(&notification.event_id)?;
             let origin = match &notification.origin {
                 Some(session) => Some((convert::user_id(&session.user)?, session.connection)),
@@ -448,6 +452,7 @@ impl World {
             users: users.channel(),
             notifications: pushes.channel(),
             receiving: aldis_delivery::Receiving::default(),
+            outbox: aldis_delivery::Config::default(),
         };
         let service = start(config, deps).await.unwrap();
         let federation = service.federation.unwrap().add_service(users_server::UsersServer::new(fake));

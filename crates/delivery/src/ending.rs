@@ -5,12 +5,9 @@
 //! backend, should it be listed again, finds no gap. What is under retired keys goes to the dead letters, a little at a
 //! time, whatever happens in between.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use aldis_storage::StoreError;
@@ -32,6 +29,30 @@ pub(crate) fn domain_of(key: &str) -> &str {
     key.split(SEPARATOR).next().unwrap_or(key)
 }
 
+/// Whether a key is a backend's; those of our own services have a colon.
+pub(crate) fn is_backend(key: &str) -> bool {
+    !key.contains(':')
+}
+
+/// The incarnation of a key in a store of this incarnation.
+pub(crate) fn made_of(incarnation: &[u8; 16], key: &str) -> [u8; 16] {
+    if !key.contains(SEPARATOR) {
+        return *incarnation;
+    }
+    let mut hash = Sha256::new();
+    hash.update(incarnation);
+    hash.update(key.as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.finalize()[..16]);
+    bytes
+}
+
+/// The key that follows one.
+pub(crate) fn renewed_key(key: &str, now: i64) -> String {
+    let last = key.split_once(SEPARATOR).and_then(|(_, number)| number.parse().ok()).unwrap_or(0_i64);
+    format!("{}{SEPARATOR}{}", domain_of(key), now.max(last.saturating_add(1)))
+}
+
 impl Shared {
     /// The key of a backend, inside a job.
     pub(crate) fn key(&self, tx: &Connection, domain: &Domain) -> Result<String, StoreError> {
@@ -44,24 +65,21 @@ impl Shared {
 
     /// The incarnation that a backend is told, which is its key's.
     pub(crate) fn incarnation_of(&self, key: &str) -> [u8; 16] {
-        if !key.contains(SEPARATOR) {
-            return self.incarnation;
-        }
-        let mut hash = Sha256::new();
-        hash.update(self.incarnation);
-        hash.update(key.as_bytes());
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&hash.finalize()[..16]);
-        bytes
+        let earlier = self.earlier().get(key).copied();
+        earlier.unwrap_or_else(|| made_of(&self.incarnation, key))
     }
 }
 
 impl Outbox {
-    /// The key of a backend.
+    /// The key of a backend whose rows come next.
     pub(crate) async fn key(&self, domain: &Domain) -> Result<String, StoreError> {
         let shared = self.shared.clone();
         let domain = domain.clone();
-        self.shared.db.read(move |tx| shared.key(tx, &domain)).await
+        let next = self.shared.db.read(move |tx| match shared.earlier_key(tx, &domain)? {
+            Some(key) => Ok(key),
+            None => shared.key(tx, &domain),
+        });
+        next.await
     }
 
     /// Drops everything that waits for a backend, into the dead letters. Nothing of it is sent once this returns, and
@@ -74,18 +92,22 @@ impl Outbox {
             .db
             .write(move |tx| {
                 shared.remove_delivered(tx)?;
+                let mut earlier = tx.prepare_cached(&shared.sql.retire_earlier)?;
+                for key in earlier.query_map([backend.as_str()], |row| row.get::<_, String>(0))? {
+                    tx.prepare_cached(&shared.sql.retire)?.execute([key?])?;
+                }
                 let old = shared.key(tx, &backend)?;
                 if !tx.prepare_cached(&shared.sql.any)?.query_row([&old], |row| row.get::<_, bool>(0))? {
                     return Ok(());
                 }
-                let last = old.split_once(SEPARATOR).and_then(|(_, number)| number.parse().ok()).unwrap_or(0);
-                let new = format!("{backend}{SEPARATOR}{}", now.max(last + 1));
+                let new = renewed_key(&old, now);
                 shared.renamed.store(true, Ordering::Release);
                 tx.prepare_cached(&shared.sql.rename)?.execute(params![backend.as_str(), new])?;
                 tx.prepare_cached(&shared.sql.retire)?.execute([old])?;
                 Ok(())
             })
             .await?;
+        self.shared.earlier().retain(|key, _| domain_of(key) != domain.as_str());
         self.forget_fresh(domain);
         self.drop_retired().await
     }
@@ -126,14 +148,4 @@ fn first_rows(tx: &Connection, shared: &Shared, key: &str) -> Result<Vec<i64>, S
     let mut query = tx.prepare_cached(&shared.sql.ids)?;
     let ids = query.query_map(params![key, STEP], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
-}
-
-/// Adds up what waits under the keys of each backend.
-pub(crate) fn by_domain(rows: Vec<(String, i64, i64)>) -> Vec<(String, i64, i64)> {
-    let mut sums: BTreeMap<String, (i64, i64)> = BTreeMap::new();
-    for (key, count, oldest) in rows {
-        let sum = sums.entry(domain_of(&key).to_owned()).or_insert((0, oldest));
-        *sum = (sum.0 + count, sum.1.min(oldest));
-    }
-    sums.into_iter().map(|(domain, (count, oldest))| (domain, count, oldest)).collect()
 }

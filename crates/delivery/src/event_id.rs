@@ -39,6 +39,22 @@ pub fn ended_event_id(origin: &Domain, remote: &Domain, ended: Timestamp) -> Eve
     first_16(hash)
 }
 
+/// The id by which the clients concerned are told that what led up to an envelope was dropped.
+pub fn missed_event_id(id: EventId) -> EventId {
+    derive_event_id(id, u32::MAX)
+}
+
+/// The id by which clients are told that another backend lost its store and goes on with another one.
+pub fn renewed_event_id(origin: &Domain, incarnation: &[u8; 16]) -> EventId {
+    let mut hash = Sha256::new();
+    hash.update(b"store-renewed");
+    hash.update([0]);
+    hash.update(origin.as_str().as_bytes());
+    hash.update([0]);
+    hash.update(incarnation);
+    first_16(hash)
+}
+
 fn first_16(hash: Sha256) -> EventId {
     let digest = hash.finalize();
     let mut bytes = [0; 16];

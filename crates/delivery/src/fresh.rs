@@ -175,6 +175,11 @@ impl<'a> Reader<'a> {
         self.behind = true;
     }
 
+    /// Whose rows are read.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// Where the reader stands.
     pub(crate) fn cursor(&self) -> i64 {
         self.cursor

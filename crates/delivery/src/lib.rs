@@ -8,23 +8,31 @@
 //! effect. `proto/README.md` documents the stream for other implementations.
 
 mod backlog;
+mod bounds;
+mod condition;
+mod config;
 mod dead;
 mod ending;
 mod event_id;
 mod fresh;
 mod local;
+mod operator;
 mod outbox;
+mod pausing;
 mod peer;
 mod positions;
 mod receiver;
+mod renewal;
 mod schema;
 mod trace;
 mod window;
 
-pub use backlog::{BacklogServer, conversations_outbox, users_outbox};
+pub use backlog::{Backlog, backlog};
+pub use config::Config;
 pub use dead::{DEAD_LETTER_AGE, DEAD_LETTER_BYTES};
-pub use event_id::{derive_event_id, ended_event_id, event_id};
-pub use outbox::{Appended, Backlog, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays, backlog};
+pub use event_id::{derive_event_id, ended_event_id, event_id, missed_event_id, renewed_event_id};
+pub use operator::{OutboxServer, conversations_outbox, conversations_outbox_at_rest, users_outbox};
+pub use outbox::{Appended, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays};
 pub use receiver::{
     Envelope, MAX_INCARNATIONS, Positions, Receive, Receiving, Verdict, conversations_server, users_server,
 };

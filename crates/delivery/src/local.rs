@@ -58,7 +58,7 @@ impl From<Status> for Failure {
 fn row_event_id(outbox: &Outbox, service: LocalService, row: &Row) -> EventId {
     let shared = &outbox.shared;
     let component = format!("{}/{}", shared.component.as_str(), service.key());
-    event_id(&shared.domain, &shared.incarnation, &component, &row.lane, row.id.cast_unsigned())
+    event_id(&shared.domain, &shared.services_incarnation, &component, &row.lane, row.id.cast_unsigned())
 }
 
 fn request<M>(message: M) -> Request<M> {

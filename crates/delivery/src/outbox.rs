@@ -2,29 +2,33 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
 use aldis_peers::{Peers, Policy};
-use aldis_proto::channel::Channel;
+use aldis_proto::{channel::Channel, internal::v1::PeerBacklog};
 use aldis_runtime::SharedClock;
 use aldis_storage::{Db, StoreError};
-use aldis_types::{Domain, Timestamp};
+use aldis_types::Domain;
 use bytes::Bytes;
 use rand::Rng;
 use rusqlite::{Connection, params};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
 use crate::{
+    backlog,
+    condition::Conditions,
+    config::Config,
     dead,
-    ending::{by_domain, domain_of},
+    ending::{domain_of, is_backend},
     fresh::{Link, Tail},
-    local, peer, positions,
+    local, pausing, peer, positions,
+    renewal::{self, Opened},
     schema::Statements,
     window::Row,
 };
@@ -51,7 +55,20 @@ impl Component {
             Self::Conversations => "conversations",
         }
     }
+
+    /// Whether a kind of envelope tells of a change of state, which later ones depend on; otherwise it is a message.
+    pub(crate) const fn is_state(self, kind: u32) -> bool {
+        match self {
+            Self::Users => kind >= FIRST_CHANGE,
+            Self::Conversations => kind >= FIRST_CHANGE && kind != MESSAGE,
+        }
+    }
 }
+
+/// Smaller kinds have no content.
+const FIRST_CHANGE: u32 = 10;
+/// `ConversationEvent.message_sent`.
+const MESSAGE: u32 = 30;
 
 /// One of our own services that effects are told to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,9 +135,16 @@ pub(crate) struct Shared {
     pub(crate) clock: SharedClock,
     pub(crate) sql: Statements,
     pub(crate) incarnation: [u8; 16],
+    /// The same for events of our own services, which a restore does not change.
+    pub(crate) services_incarnation: [u8; 16],
+    /// Keys whose rows are sent as from the store that was before a restore.
+    earlier: Mutex<BTreeMap<String, [u8; 16]>>,
     pub(crate) epoch: u64,
     /// Some backend has a key that is not its domain.
     pub(crate) renamed: AtomicBool,
+    /// Backends whose relays the administrator holds.
+    pub(crate) paused: watch::Sender<BTreeSet<Domain>>,
+    pub(crate) conditions: Conditions,
     services: HashMap<LocalService, LocalQueue>,
     backends: Mutex<HashMap<Domain, Arc<Tail>>>,
     /// Delivered rows that are to be removed.
@@ -130,6 +154,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Keys whose rows are sent as from the store that was before a restore.
+    pub(crate) fn earlier(&self) -> MutexGuard<'_, BTreeMap<String, [u8; 16]>> {
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Delivered rows that are to be removed.
     pub(crate) fn delivered(&self) -> MutexGuard<'_, Vec<i64>> {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
@@ -185,24 +214,27 @@ pub struct Relays {
     pub notifications: Option<Channel>,
     /// Our conversations service.
     pub conversations: Option<Channel>,
+    /// How much may wait for backends.
+    pub bounds: Config,
 }
 
 impl Outbox {
     /// Opens the outbox of a component whose tables were migrated; raises the epoch of its relay.
     pub async fn open(component: Component, domain: Domain, db: Db, clock: SharedClock) -> Result<Self, StoreError> {
         let sql = Statements::new(component.as_str());
-        let statement = sql.open_store.clone();
         let mut fresh = [0; 16];
         rand::rng().fill_bytes(&mut fresh);
-        let (incarnation, epoch) = db
+        let (restored, now) = (db.restored().await?, clock.now());
+        let opened = db
             .write(move |tx| {
-                Ok(tx.query_row(&statement, params![fresh.as_slice()], |row| {
-                    Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))
-                })?)
+                let sql = Statements::new(component.as_str());
+                renewal::open(tx, (component.as_str(), &sql), fresh, restored, now)
             })
             .await?;
+        let Opened { incarnation, services: services_incarnation, epoch, earlier } = opened;
         let statement = sql.renamed.clone();
         let renamed = db.read(move |tx| Ok(tx.query_row(&statement, [], |row| row.get(0))?)).await?;
+        let paused = watch::Sender::new(pausing::paused(&db, &sql).await?);
         let (new_backends, arrivals) = mpsc::unbounded_channel();
         let shared = Shared {
             component,
@@ -211,8 +243,12 @@ impl Outbox {
             clock,
             sql,
             incarnation,
-            epoch: epoch.cast_unsigned(),
+            services_incarnation,
+            earlier: Mutex::new(earlier),
+            epoch,
             renamed: AtomicBool::new(renamed),
+            paused,
+            conditions: Conditions::default(),
             services: LocalService::ALL.map(|service| (service, LocalQueue::default())).into(),
             backends: Mutex::default(),
             delivered: Mutex::default(),
@@ -331,6 +367,7 @@ impl Outbox {
                 tracing::error!(%error, "dropping what waits for backends that were ended failed");
             }
         });
+        tasks.spawn(self.clone().keep_within(relays.bounds));
         let mut running = HashSet::new();
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -353,15 +390,20 @@ impl Outbox {
         }
     }
 
+    /// Keys of backends for which something waits, retired ones left out.
+    pub(crate) async fn keys_with_rows(&self) -> Result<Vec<String>, StoreError> {
+        let statement = self.shared.sql.peers.clone();
+        let keys = self.shared.db.read(move |tx| {
+            let mut query = tx.prepare_cached(&statement)?;
+            let keys = query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+            Ok(keys)
+        });
+        Ok(keys.await?.into_iter().filter(|key| is_backend(key)).collect())
+    }
+
     async fn waiting_backends(&self) -> Vec<Domain> {
         loop {
-            let statement = self.shared.sql.peers.clone();
-            let keys = self.shared.db.read(move |tx| {
-                let mut query = tx.prepare_cached(&statement)?;
-                let keys = query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-                Ok(keys)
-            });
-            match keys.await {
+            match self.keys_with_rows().await {
                 Ok(keys) => return keys.iter().filter_map(|key| domain_of(key).parse().ok()).collect(),
                 Err(error) => {
                     tracing::error!(%error, "reading the outbox failed");
@@ -382,61 +424,33 @@ impl Outbox {
     }
 
     async fn measure(&self) {
-        let Ok(rows) = depth(&self.shared.db, &self.shared.sql).await else { return };
         let component = self.shared.component.as_str();
+        let Ok(peers) = self.shared.db.read(move |tx| backlog::peers(tx, component, false)).await else { return };
         let mut quiet: HashSet<String> = {
             let backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
             let services = LocalService::ALL.iter().map(|service| service.key().to_owned());
             backends.keys().map(|domain| domain.as_str().to_owned()).chain(services).collect()
         };
         let now = self.shared.clock.now().millis();
-        for (peer, count, oldest) in rows {
-            quiet.remove(&peer);
-            set_gauges(component, &peer, count, now.saturating_sub(oldest));
+        for peer in peers {
+            quiet.remove(&peer.peer);
+            set_gauges(component, &peer, now);
         }
         for peer in quiet {
-            set_gauges(component, &peer, 0, 0);
+            set_gauges(component, &PeerBacklog { peer, ..PeerBacklog::default() }, now);
         }
     }
 }
 
-/// What waits for one backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backlog {
-    /// The backend.
-    pub domain: Domain,
-    /// How many events.
-    pub events: u64,
-    /// When the oldest was written.
-    pub oldest: Timestamp,
-}
-
-/// What waits for other backends in the outbox of a component, whoever runs its relays.
-pub async fn backlog(db: &Db, component: Component) -> Result<Vec<Backlog>, StoreError> {
-    let rows = depth(db, &Statements::new(component.as_str())).await?;
-    let waiting = rows.into_iter().filter_map(|(peer, events, oldest)| {
-        let oldest = Timestamp::from_millis(oldest);
-        Some(Backlog { domain: peer.parse().ok()?, events: events.unsigned_abs(), oldest })
-    });
-    Ok(waiting.collect())
-}
-
-/// Rows per peer, and the time of the oldest.
-async fn depth(db: &Db, sql: &Statements) -> Result<Vec<(String, i64, i64)>, StoreError> {
-    let statement = sql.depth.clone();
-    let rows = db.read(move |tx| {
-        let mut query = tx.prepare_cached(&statement)?;
-        let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get(2)?)))?;
-        Ok(rows.collect::<Result<Vec<(String, i64, i64)>, _>>()?)
-    });
-    Ok(by_domain(rows.await?))
-}
-
 #[allow(clippy::cast_precision_loss)]
-fn set_gauges(component: &'static str, peer: &str, rows: i64, age_millis: i64) {
-    let labels = [("component", component.to_owned()), ("peer", peer.to_owned())];
-    metrics::gauge!("aldis_outbox_rows", &labels).set(rows as f64);
-    metrics::gauge!("aldis_outbox_oldest_seconds", &labels).set(age_millis.max(0) as f64 / 1000.0);
+fn set_gauges(component: &'static str, peer: &PeerBacklog, now: i64) {
+    let labels = [("component", component.to_owned()), ("peer", peer.peer.clone())];
+    let age = if peer.rows == 0 { 0 } else { now.saturating_sub(peer.oldest).max(0) };
+    metrics::gauge!("aldis_outbox_rows", &labels).set(peer.rows as f64);
+    metrics::gauge!("aldis_outbox_oldest_seconds", &labels).set(age as f64 / 1000.0);
+    metrics::gauge!("aldis_outbox_dead_letters", &labels).set(peer.dead as f64);
+    metrics::gauge!("aldis_outbox_paused", &labels).set(if peer.paused > 0 { 1.0 } else { 0.0 });
+    metrics::gauge!("aldis_outbox_marked_lanes", &labels).set(peer.marked as f64);
 }
 
 /// Lets the author of a change wait for its effects on our own services.

@@ -10,7 +10,7 @@ use aldis_peers::{PeerError, Peers};
 use aldis_proto::{
     convert::bytes_of,
     federation::v1::{
-        Batch, DeliverRequest, DeliverResponse, Open, Outcome,
+        Batch, DeliverRequest, DeliverResponse, Envelope, Open, Outcome,
         conversations_delivery_client::ConversationsDeliveryClient, deliver_request, deliver_response, outcome,
         users_delivery_client::UsersDeliveryClient,
     },
@@ -24,10 +24,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, metadata::AsciiMetadataValue};
 
 use crate::{
+    bounds,
+    condition::Activity,
     event_id,
     fresh::{Reader, Tail},
     outbox::{Component, Outbox, Relays},
-    window::{Backoff, MAX_BYTES, MAX_ROWS, Row, WITHDRAWN},
+    window::{Backoff, DROPPED, Lane, MAX_BYTES, MAX_ROWS, Row, WITHDRAWN},
 };
 
 /// How long a peer may take to answer the opening of a stream.
@@ -43,7 +45,6 @@ const FRAME_BYTES: usize = 1024;
 /// A silent wait still ends now and then, so that a lost wake-up cannot last.
 const SAFETY: Duration = Duration::from_secs(60);
 
-type Lane = [u8; 16];
 type Answers = Streaming<DeliverResponse>;
 
 /// Why a stream ended.
@@ -57,6 +58,10 @@ enum Ended {
     Silent,
     #[error("the policy denies the peer")]
     Denied,
+    #[error("the administrator holds the relay")]
+    Paused,
+    #[error("what waited before a restore is delivered")]
+    Spent,
     #[error("a newer relay has taken over (epoch {0})")]
     Fenced(u64),
     #[error("the peer broke the protocol: {0}")]
@@ -68,6 +73,7 @@ enum Ended {
 /// Runs for as long as it is polled.
 pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, tail: Arc<Tail>) {
     let component = outbox.shared.component.as_str();
+    let conditions = &outbox.shared.conditions;
     let mut backoff = Backoff::new();
     loop {
         let key = match outbox.key(&domain).await {
@@ -83,6 +89,7 @@ pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, tail: 
         match outbox.has_rows(&key).await {
             Ok(true) => {}
             Ok(false) => {
+                conditions.set(&domain, Activity::Idle);
                 // A lost wake-up is not expected; the bound keeps it from mattering.
                 let _ = tokio::time::timeout(SAFETY, tail.wake.notified()).await;
                 continue;
@@ -94,7 +101,7 @@ pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, tail: 
                 continue;
             }
         }
-        if wait_until_allowed(&relays, &domain).await {
+        if wait_until_allowed(&outbox, &relays, &domain).await {
             // Meanwhile what waited may have been dropped.
             continue;
         }
@@ -102,10 +109,17 @@ pub(crate) async fn relay(outbox: Outbox, relays: Relays, domain: Domain, tail: 
         metrics::counter!("aldis_outbox_streams_ended_total", "component" => component).increment(1);
         match ended {
             Ended::Fenced(epoch) => {
+                conditions.set(&domain, Activity::Fenced);
                 tracing::error!(peer.domain = %domain, epoch, "another relay with a newer epoch has taken over; stopping");
                 return;
             }
-            ended => tracing::info!(peer.domain = %domain, component, reason = %chain(&ended), "delivery stream ended"),
+            Ended::Denied | Ended::Paused => {}
+            Ended::Spent => continue,
+            ended => {
+                let reason = chain(&ended);
+                tracing::info!(peer.domain = %domain, component, %reason, "delivery stream ended");
+                conditions.failed(&domain, reason, outbox.shared.clock.now());
+            }
         }
         backoff.pause().await;
     }
@@ -120,15 +134,29 @@ fn chain(error: &Ended) -> String {
 }
 
 /// Whether there was something to wait for.
-async fn wait_until_allowed(relays: &Relays, domain: &Domain) -> bool {
+async fn wait_until_allowed(outbox: &Outbox, relays: &Relays, domain: &Domain) -> bool {
     let mut changes = relays.policy.changes();
+    let mut pauses = outbox.shared.paused.subscribe();
     let mut waited = false;
-    while !relays.policy.allows(domain) {
+    loop {
+        let held = if pauses.borrow_and_update().contains(domain) {
+            Activity::Paused
+        } else if relays.policy.allows(domain) {
+            return waited;
+        } else {
+            Activity::NotAllowed
+        };
+        outbox.shared.conditions.set(domain, held);
+        let news = async {
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = pauses.changed() => {}
+            }
+        };
         // A policy that has grown too old recovers without a change of version, hence the bound.
-        let _ = tokio::time::timeout(Duration::from_secs(5), changes.changed()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), news).await;
         waited = true;
     }
-    waited
 }
 
 /// One stream and what is on its way in it.
@@ -140,11 +168,13 @@ struct Stream<'a> {
     incarnation: [u8; 16],
     tail: &'a Tail,
     reader: Reader<'a>,
-    /// By lane and sequence.
-    in_flight: HashMap<(Lane, u64), (i64, usize)>,
+    /// By lane and sequence; the rows' ids and sizes. What fills a hole has no row.
+    in_flight: HashMap<(Lane, u64), (Option<i64>, usize)>,
     in_flight_bytes: usize,
     /// Lanes that wait, until when.
     waiting: HashMap<Lane, Instant>,
+    /// Lanes of which the peer lacks what is gone here, with the last sequence that it has.
+    holes: HashMap<Lane, u64>,
     /// Rows that are answered but may still be in the table.
     removed: HashSet<i64>,
     /// The largest message that the peer says it takes.
@@ -165,6 +195,7 @@ impl<'a> Stream<'a> {
             in_flight: HashMap::new(),
             in_flight_bytes: 0,
             waiting: HashMap::new(),
+            holes: HashMap::new(),
             removed: HashSet::new(),
             max_message_bytes: None,
             last_answer: Instant::now(),
@@ -181,10 +212,18 @@ impl<'a> Stream<'a> {
     async fn run_inner(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
         let (sender, mut answers) = self.open().await?;
         backoff.reset();
+        self.outbox.shared.conditions.set(self.domain, Activity::Delivering);
         self.max_message_bytes = self.relays.peers.max_message_bytes(self.domain).await;
         let mut changes = self.relays.policy.changes();
+        let mut pauses = self.outbox.shared.paused.subscribe();
         loop {
+            if self.outbox.is_paused(self.domain) {
+                return Err(Ended::Paused);
+            }
             self.fill(&sender).await?;
+            if self.in_flight.is_empty() && self.outbox.is_spent(self.reader.key()).await? {
+                return Err(Ended::Spent);
+            }
             let deadline = self.next_deadline();
             tokio::select! {
                 answer = answers.message() => {
@@ -197,6 +236,7 @@ impl<'a> Stream<'a> {
                         return Err(Ended::Denied);
                     }
                 }
+                _ = pauses.changed() => {}
                 () = tokio::time::sleep_until(deadline) => self.woken(Instant::now())?,
             }
         }
@@ -253,7 +293,7 @@ impl<'a> Stream<'a> {
                     self.outbox.withdraw(row.id, "message-too-large").await?;
                     row = Row { kind: WITHDRAWN, body: Bytes::new(), ..row };
                 }
-                envelopes.extend(self.envelope(row));
+                self.envelopes(row, &mut envelopes);
             }
             if envelopes.is_empty() {
                 continue;
@@ -271,29 +311,42 @@ impl<'a> Stream<'a> {
         self.max_message_bytes.is_some_and(|limit| (row.body.len() + FRAME_BYTES) as u64 > limit)
     }
 
-    /// The envelope for a row, unless the row is on its way, answered already, or its lane waits.
-    fn envelope(&mut self, row: Row) -> Option<aldis_proto::federation::v1::Envelope> {
+    /// The envelope for a row, unless the row is on its way, answered already, or its lane waits. What is gone before it,
+    /// and the peer lacks, comes first.
+    fn envelopes(&mut self, row: Row, envelopes: &mut Vec<Envelope>) {
         let key = (row.lane, row.sequence);
         if self.in_flight.contains_key(&key) || self.removed.contains(&row.id) || self.waiting.contains_key(&row.lane) {
-            return None;
+            return;
         }
         if self.in_flight.is_empty() {
             self.last_answer = Instant::now();
         }
-        self.in_flight_bytes += row.body.len();
-        self.in_flight.insert(key, (row.id, row.body.len()));
+        let (mut previous, mut body) = (row.sequence.saturating_sub(1), row.body);
+        if row.kind == DROPPED {
+            previous = bounds::previous_of(&body);
+            body = Bytes::new();
+        }
+        if let Some(last) = self.holes.remove(&row.lane).filter(|last| *last < previous) {
+            self.in_flight.insert((row.lane, previous), (None, 0));
+            envelopes.push(self.made(row.lane, previous, last, DROPPED, Bytes::new(), None));
+        }
+        self.in_flight_bytes += body.len();
+        self.in_flight.insert(key, (Some(row.id), body.len()));
+        envelopes.push(self.made(row.lane, row.sequence, previous, row.kind, body, row.trace));
+    }
+
+    fn made(
+        &self,
+        lane: Lane,
+        sequence: u64,
+        previous: u64,
+        kind: u32,
+        body: Bytes,
+        traceparent: Option<String>,
+    ) -> Envelope {
         let shared = &self.outbox.shared;
-        let component = shared.component.as_str();
-        let id = event_id(&shared.domain, &self.incarnation, component, &row.lane, row.sequence);
-        Some(aldis_proto::federation::v1::Envelope {
-            lane: row.lane.to_vec().into(),
-            sequence: row.sequence,
-            previous: row.sequence.saturating_sub(1),
-            event_id: bytes_of(id),
-            kind: row.kind,
-            body: row.body,
-            traceparent: row.trace,
-        })
+        let id = event_id(&shared.domain, &self.incarnation, shared.component.as_str(), &lane, sequence);
+        Envelope { lane: lane.to_vec().into(), sequence, previous, event_id: bytes_of(id), kind, body, traceparent }
     }
 
     async fn answered(&mut self, answer: DeliverResponse) -> Result<(), Ended> {
@@ -326,24 +379,43 @@ impl<'a> Stream<'a> {
         let Some((id, bytes)) = self.in_flight.remove(&(lane, outcome.sequence)) else { return Ok(None) };
         self.in_flight_bytes -= bytes;
         match outcome.result.ok_or(Ended::Protocol("outcome without result"))? {
-            outcome::Result::Applied(_) => return Ok(Some(id)),
-            outcome::Result::Gap(gap) if gap.last >= outcome.sequence => return Ok(Some(id)),
+            outcome::Result::Applied(_) => return Ok(id),
+            outcome::Result::Gap(gap) if gap.last >= outcome.sequence => return Ok(id),
             outcome::Result::Rejected(rejected) => {
                 tracing::warn!(peer.domain = %self.domain, error.label = %rejected.label, "an event was refused for good");
-                self.outbox.bury(id, &rejected.label).await?;
-                self.removed.insert(id);
+                if let Some(id) = id {
+                    self.outbox.bury(id, &rejected.label).await?;
+                    self.removed.insert(id);
+                }
             }
-            outcome::Result::Gap(_) => self.pause_lane(lane, GAP),
-            outcome::Result::Deferred(_) => self.pause_lane(lane, DEFERRED),
+            outcome::Result::Gap(gap) => {
+                self.look_for_hole(lane, gap.last).await?;
+                self.pause_lane(lane, GAP, "gap");
+            }
+            outcome::Result::Deferred(_) => self.pause_lane(lane, DEFERRED, "deferred"),
             outcome::Result::Unsupported(unsupported) => {
                 tracing::warn!(peer.domain = %self.domain, kind = unsupported.kind, "the peer does not know this kind yet");
-                self.pause_lane(lane, UNSUPPORTED);
+                self.pause_lane(lane, UNSUPPORTED, "unsupported");
             }
         }
         Ok(None)
     }
 
-    fn pause_lane(&mut self, lane: Lane, pause: Duration) {
+    /// Whether what the peer lacks can be sent again; when it is gone, the peer is told so before what follows. That happens
+    /// when the peer lost its newest state.
+    async fn look_for_hole(&mut self, lane: Lane, last: u64) -> Result<(), Ended> {
+        let key = self.reader.key().to_owned();
+        if self.outbox.reaches(key, lane, last).await? {
+            return Ok(());
+        }
+        if self.holes.insert(lane, last).is_none() {
+            tracing::warn!(peer.domain = %self.domain, last, "the peer lacks events that it had acknowledged");
+        }
+        Ok(())
+    }
+
+    fn pause_lane(&mut self, lane: Lane, pause: Duration, why: &'static str) {
+        self.outbox.shared.conditions.hold_lane(self.domain, lane, why);
         let until = Instant::now() + pause;
         let entry = self.waiting.entry(lane).or_insert(until);
         *entry = (*entry).max(until);
@@ -362,8 +434,14 @@ impl<'a> Stream<'a> {
         if !self.in_flight.is_empty() && now >= self.last_answer + SILENCE {
             return Err(Ended::Silent);
         }
+        let conditions = &self.outbox.shared.conditions;
         let before = self.waiting.len();
-        self.waiting.retain(|_, until| *until > now);
+        self.waiting.retain(|lane, until| {
+            if *until <= now {
+                conditions.free_lane(self.domain, lane);
+            }
+            *until > now
+        });
         let is_freed = self.waiting.len() < before;
         self.reader.back_to(Some(self.reader.cursor()).filter(|_| !is_freed));
         Ok(())

@@ -15,6 +15,7 @@ use aldis_proto::federation::v1::{
     Outcomes, Rejected, Unsupported, conversations_delivery_server, deliver_request, deliver_response, outcome,
     users_delivery_server,
 };
+use aldis_runtime::SharedClock;
 use aldis_storage::{Db, StoreError};
 use aldis_types::{Domain, EventId};
 use async_trait::async_trait;
@@ -26,11 +27,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    bounds::REASON,
     event_id,
     outbox::Component,
     schema::Statements,
     trace::Trace,
-    window::{MAX_BYTES, MAX_ROWS, WITHDRAWN},
+    window::{DROPPED, MAX_BYTES, MAX_ROWS, WITHDRAWN},
 };
 
 /// How long a peer may take to say what it opens.
@@ -98,21 +100,39 @@ pub trait Receive: Send + Sync {
     /// an effect that is idempotent. After any other verdict, later envelopes of that lane are not applied but
     /// `Deferred`.
     async fn receive(&self, origin: &Origin, envelopes: Vec<Envelope>, positions: &Positions) -> Vec<Verdict>;
+
+    /// Each of these stands for a part of its lane that the origin dropped. Moves the lane on, and lets the clients
+    /// concerned know that they missed something, in one job; the id for that is [`crate::missed_event_id`]. Gives verdicts
+    /// as [`Receive::receive`] does.
+    async fn missed(&self, origin: &Origin, envelopes: Vec<Envelope>, positions: &Positions) -> Vec<Verdict>;
+
+    /// The origin goes on with another store, from before the one that was known or empty: whatever it had for us that was
+    /// not here yet may be lost. Lets clients know, durably. Called again when it fails, or when a crash comes between.
+    async fn renewed(&self, origin: &Origin, incarnation: [u8; 16]) -> Result<(), StoreError>;
 }
 
 /// Where the lanes of one origin stand.
 #[derive(Clone)]
 pub struct Positions {
     sql: Arc<Statements>,
+    clock: SharedClock,
     origin: Domain,
     incarnation: [u8; 16],
 }
 
 impl Positions {
     /// Moves a lane on, inside the write job of the effect. Fails, and so undoes the job, when the lane does not stand
-    /// right before the envelope.
+    /// right before the envelope, or, for one that stands for what was dropped, in the part that it stands for. Such a lane
+    /// is marked, to be compared with the origin's.
     pub fn advance(&self, tx: &Connection, envelope: &Envelope) -> Result<(), StoreError> {
-        let changed = tx.prepare_cached(&self.sql.advance)?.execute(params![
+        let mut step = &self.sql.advance;
+        if envelope.kind == DROPPED {
+            step = &self.sql.jump;
+            let now = self.clock.now().millis();
+            let mark = params![self.origin.as_str(), false, envelope.lane.as_slice(), now, REASON];
+            tx.prepare_cached(&self.sql.mark)?.execute(mark)?;
+        }
+        let changed = tx.prepare_cached(step)?.execute(params![
             self.origin.as_str(),
             self.incarnation.as_slice(),
             envelope.lane.as_slice(),
@@ -127,11 +147,12 @@ impl Positions {
 pub fn users_server(
     domain: Domain,
     db: Db,
+    clock: SharedClock,
     policy: Policy,
     receiving: Receiving,
     receive: Arc<dyn Receive>,
 ) -> users_delivery_server::UsersDeliveryServer<impl users_delivery_server::UsersDelivery> {
-    let server = Server::new(Component::Users, domain, db, policy, receiving, receive);
+    let server = Server::new(Component::Users, domain, (db, clock), policy, receiving, receive);
     users_delivery_server::UsersDeliveryServer::new(server).max_decoding_message_size(receiving.max_message_bytes)
 }
 
@@ -139,12 +160,13 @@ pub fn users_server(
 pub fn conversations_server(
     domain: Domain,
     db: Db,
+    clock: SharedClock,
     policy: Policy,
     receiving: Receiving,
     receive: Arc<dyn Receive>,
 ) -> conversations_delivery_server::ConversationsDeliveryServer<impl conversations_delivery_server::ConversationsDelivery>
 {
-    let server = Server::new(Component::Conversations, domain, db, policy, receiving, receive);
+    let server = Server::new(Component::Conversations, domain, (db, clock), policy, receiving, receive);
     conversations_delivery_server::ConversationsDeliveryServer::new(server)
         .max_decoding_message_size(receiving.max_message_bytes)
 }
@@ -156,6 +178,7 @@ struct Server {
     component: Component,
     domain: Domain,
     db: Db,
+    clock: SharedClock,
     policy: Policy,
     receiving: Receiving,
     receive: Arc<dyn Receive>,
@@ -180,13 +203,13 @@ impl Server {
     fn new(
         component: Component,
         domain: Domain,
-        db: Db,
+        (db, clock): (Db, SharedClock),
         policy: Policy,
         receiving: Receiving,
         receive: Arc<dyn Receive>,
     ) -> Self {
         let sql = Arc::new(Statements::new(component.as_str()));
-        Self { component, domain, db, policy, receiving, receive, sql, origins: Arc::default() }
+        Self { component, domain, db, clock, policy, receiving, receive, sql, origins: Arc::default() }
     }
 
     fn accept(
@@ -257,6 +280,11 @@ impl Server {
         if open.component != self.component.as_str() {
             return Err(Status::invalid_argument("the stream is of another component"));
         }
+        if self.is_new_store(origin, incarnation).await.map_err(store_failed)? {
+            tracing::warn!(peer.domain = %origin.domain(), component = open.component, "the peer goes on with another store");
+            self.receive.renewed(origin, incarnation).await.map_err(store_failed)?;
+            self.mark_all(origin).await.map_err(store_failed)?;
+        }
         if let Some(epoch) = self.raise_epoch(origin, incarnation, open.epoch).await.map_err(store_failed)? {
             answer(answers, deliver_response::Content::Fenced(Fenced { epoch })).await?;
             return Ok(None);
@@ -272,8 +300,35 @@ impl Server {
         }
         drop(lanes);
         answer(answers, deliver_response::Content::Opened(Opened {})).await?;
-        let positions = Positions { sql: self.sql.clone(), origin: origin.domain().clone(), incarnation };
+        let positions = Positions {
+            sql: self.sql.clone(),
+            clock: self.clock.clone(),
+            origin: origin.domain().clone(),
+            incarnation,
+        };
         Ok(Some((positions, state, number)))
+    }
+
+    /// Whether the origin had another store when it was heard of last. Not so once its epoch is raised.
+    async fn is_new_store(&self, origin: &Origin, incarnation: [u8; 16]) -> Result<bool, StoreError> {
+        let (sql, origin) = (self.sql.clone(), origin.domain().clone());
+        let is_new = self.db.read(move |tx| {
+            let params = params![origin.as_str(), incarnation.as_slice()];
+            Ok(tx.prepare_cached(&sql.is_new_store)?.query_row(params, |row| row.get(0))?)
+        });
+        is_new.await
+    }
+
+    /// Marks every lane of the origin, to be compared.
+    async fn mark_all(&self, origin: &Origin) -> Result<(), StoreError> {
+        let (sql, origin, now) = (self.sql.clone(), origin.domain().clone(), self.clock.now().millis());
+        self.db
+            .write(move |tx| {
+                let mark = params![origin.as_str(), false, [0_u8; 0].as_slice(), now, "store-renewed"];
+                tx.prepare_cached(&sql.mark)?.execute(mark)?;
+                Ok(())
+            })
+            .await
     }
 
     /// `Some(epoch)` when a higher epoch was seen.
@@ -320,7 +375,7 @@ impl Server {
             let standing = expected.entry(envelope.lane).or_insert(last);
             if envelope.sequence <= last {
                 outcomes.push(Some(outcome(&envelope, outcome::Result::Applied(Applied {}))));
-            } else if envelope.previous == *standing && envelope.sequence > envelope.previous {
+            } else if follows(&envelope, *standing) {
                 *standing = envelope.sequence;
                 outcomes.push(None);
                 next.push(envelope);
@@ -369,15 +424,20 @@ impl Server {
     async fn verdicts(&self, origin: &Origin, positions: &Positions, envelopes: &[Envelope]) -> Vec<Verdict> {
         let mut verdicts = Vec::with_capacity(envelopes.len());
         let mut stopped: HashSet<[u8; 16]> = HashSet::new();
-        for run in envelopes.chunk_by(|a, b| (a.kind == WITHDRAWN) == (b.kind == WITHDRAWN)) {
+        for run in envelopes.chunk_by(|a, b| content(a) == content(b)) {
             let open: Vec<Envelope> =
                 run.iter().filter(|envelope| !stopped.contains(&envelope.lane)).cloned().collect();
-            let mut given = if open.first().is_some_and(|envelope| envelope.kind == WITHDRAWN) {
-                self.pass(positions, &open).await
-            } else if open.is_empty() {
-                Vec::new()
-            } else {
-                self.receive.receive(origin, open.clone(), positions).await
+            let mut given = match open.first().map(content) {
+                None => Vec::new(),
+                Some(Content::TakenBack) => self.pass(positions, &open).await,
+                Some(Content::Dropped) => {
+                    let verdicts = self.receive.missed(origin, open.clone(), positions).await;
+                    let missed = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
+                    metrics::counter!("aldis_delivery_missed_total", "component" => self.component.as_str())
+                        .increment(missed as u64);
+                    verdicts
+                }
+                Some(Content::Event) => self.receive.receive(origin, open.clone(), positions).await,
             };
             given.resize(open.len(), Verdict::Deferred);
             let failed = |verdict: &Verdict| !matches!(verdict, Verdict::Applied | Verdict::Rejected(_));
@@ -489,6 +549,28 @@ fn take_waiting(requests: &mut Streaming<DeliverRequest>, envelopes: &mut Vec<Wi
         }
     }
     Ok(false)
+}
+
+/// What an envelope brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Event,
+    TakenBack,
+    Dropped,
+}
+
+fn content(envelope: &Envelope) -> Content {
+    match envelope.kind {
+        WITHDRAWN => Content::TakenBack,
+        DROPPED => Content::Dropped,
+        _ => Content::Event,
+    }
+}
+
+/// Whether an envelope comes next in a lane that stands at a sequence. Of a part that was dropped, some may have come before.
+fn follows(envelope: &Envelope, standing: u64) -> bool {
+    let begins = if envelope.kind == DROPPED { envelope.previous <= standing } else { envelope.previous == standing };
+    begins && envelope.sequence > standing
 }
 
 fn outcome(envelope: &Envelope, result: outcome::Result) -> Outcome {

@@ -83,6 +83,48 @@ macro_rules! schema_incarnations {
     };
 }
 
+/// A later migration step of the same tables: bounds, pauses, and what has to be compared.
+///
+/// | table | partition | holds |
+/// |---|---|---|
+/// | `…_outbox_peers` | domain | whether its relay is paused, and how much was dropped |
+/// | `…_outbox_earlier` | key | keys whose rows are sent as from the store that was before a restore |
+/// | `…_reconcile` | peer | lanes, ours or the peer's, in which something was lost or refused, since when; an empty lane stands for all |
+#[macro_export]
+macro_rules! schema_bounds {
+    ($component:literal) => {
+        concat!(
+            "CREATE TABLE ",
+            $component,
+            "_outbox_peers (domain TEXT PRIMARY KEY, paused INTEGER, dropped INTEGER NOT NULL DEFAULT 0, \
+             last_dropped INTEGER) WITHOUT ROWID;",
+            "CREATE TABLE ",
+            $component,
+            "_reconcile (peer TEXT NOT NULL, ours INTEGER NOT NULL, lane BLOB NOT NULL, since INTEGER NOT NULL, \
+             reason TEXT NOT NULL, PRIMARY KEY (peer, ours, lane)) WITHOUT ROWID;",
+            "ALTER TABLE ",
+            $component,
+            "_outbox_store ADD COLUMN services BLOB;",
+            "ALTER TABLE ",
+            $component,
+            "_outbox_store ADD COLUMN restored BLOB;",
+            "CREATE TABLE ",
+            $component,
+            "_outbox_earlier (key TEXT PRIMARY KEY, incarnation BLOB NOT NULL) WITHOUT ROWID;",
+            "CREATE INDEX ",
+            $component,
+            "_outbox_dropped ON ",
+            $component,
+            "_outbox (peer, lane) WHERE kind = 2;",
+            "CREATE INDEX ",
+            $component,
+            "_outbox_dead_by_peer ON ",
+            $component,
+            "_outbox_dead (peer, id);"
+        )
+    };
+}
+
 /// Statements with the component's table names filled in.
 #[derive(Debug)]
 pub(crate) struct Statements {
@@ -92,10 +134,10 @@ pub(crate) struct Statements {
     pub(crate) batch: String,
     pub(crate) any: String,
     pub(crate) peers: String,
+    pub(crate) place: String,
     pub(crate) delete: String,
     pub(crate) bury: String,
     pub(crate) withdraw: String,
-    pub(crate) depth: String,
     pub(crate) renamed: String,
     pub(crate) key: String,
     pub(crate) rename: String,
@@ -107,6 +149,16 @@ pub(crate) struct Statements {
     pub(crate) drop_lanes: String,
     pub(crate) advance: String,
     pub(crate) position: String,
+    pub(crate) next_after: String,
+    pub(crate) earlier: String,
+    pub(crate) forget_earlier: String,
+    pub(crate) retire_earlier: String,
+    pub(crate) jump: String,
+    pub(crate) mark: String,
+    pub(crate) pause: String,
+    pub(crate) paused: String,
+    pub(crate) dropped: String,
+    pub(crate) is_new_store: String,
     pub(crate) raise_epoch: String,
     pub(crate) forget_epochs: String,
     pub(crate) epoch: String,
@@ -128,7 +180,10 @@ impl Statements {
                 "SELECT id, lane, sequence, kind, body, trace FROM {c}_outbox WHERE peer = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
             ),
             any: format!("SELECT EXISTS (SELECT 1 FROM {c}_outbox WHERE peer = ?1)"),
-            peers: format!("SELECT DISTINCT peer FROM {c}_outbox"),
+            peers: format!(
+                "SELECT DISTINCT peer FROM {c}_outbox WHERE peer NOT IN (SELECT key FROM {c}_outbox_retired)"
+            ),
+            place: format!("SELECT peer, lane, kind FROM {c}_outbox WHERE id = ?1"),
             delete: format!("DELETE FROM {c}_outbox WHERE id = ?1"),
             bury: format!(
                 "INSERT INTO {c}_outbox_dead (id, peer, lane, sequence, kind, body, created, reason, died) \
@@ -136,11 +191,6 @@ impl Statements {
                  ON CONFLICT (id) DO NOTHING"
             ),
             withdraw: format!("UPDATE {c}_outbox SET kind = ?2, body = x'' WHERE id = ?1"),
-            depth: format!(
-                "SELECT peer, rows, (SELECT created FROM {c}_outbox WHERE id = first) FROM \
-                 (SELECT peer, count(*) AS rows, min(id) AS first FROM {c}_outbox GROUP BY peer) \
-                 WHERE peer NOT IN (SELECT key FROM {c}_outbox_retired)"
-            ),
             renamed: format!("SELECT EXISTS (SELECT 1 FROM {c}_outbox_keys)"),
             key: format!("SELECT key FROM {c}_outbox_keys WHERE domain = ?1"),
             rename: format!("INSERT OR REPLACE INTO {c}_outbox_keys (domain, key) VALUES (?1, ?2)"),
@@ -156,6 +206,42 @@ impl Statements {
             advance: format!(
                 "INSERT INTO {c}_received (origin, incarnation, lane, last) VALUES (?1, ?2, ?3, ?4) \
                  ON CONFLICT (origin, incarnation, lane) DO UPDATE SET last = excluded.last WHERE last = ?5"
+            ),
+            next_after: format!(
+                "SELECT sequence, kind, CASE kind WHEN 2 THEN body ELSE x'' END FROM {c}_outbox \
+                 WHERE peer = ?1 AND lane = ?2 AND sequence > ?3 ORDER BY id LIMIT 1"
+            ),
+            earlier: format!(
+                "SELECT waiting.peer FROM {c}_outbox AS waiting JOIN {c}_outbox_earlier AS earlier \
+                 ON waiting.peer = earlier.key WHERE earlier.key = ?1 OR (earlier.key > ?1 || '#' AND earlier.key < ?1 || '$') \
+                 ORDER BY waiting.id LIMIT 1"
+            ),
+            forget_earlier: format!("DELETE FROM {c}_outbox_earlier WHERE key = ?1"),
+            retire_earlier: format!(
+                "DELETE FROM {c}_outbox_earlier WHERE key = ?1 OR (key > ?1 || '#' AND key < ?1 || '$') RETURNING key"
+            ),
+            jump: format!(
+                "INSERT INTO {c}_received (origin, incarnation, lane, last) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (origin, incarnation, lane) DO UPDATE SET last = excluded.last \
+                 WHERE last >= ?5 AND last < excluded.last"
+            ),
+            mark: format!(
+                "INSERT INTO {c}_reconcile (peer, ours, lane, since, reason) VALUES (?1, ?2, ?3, ?4, ?5) \
+                 ON CONFLICT (peer, ours, lane) DO NOTHING"
+            ),
+            pause: format!(
+                "INSERT INTO {c}_outbox_peers (domain, paused) VALUES (?1, ?2) \
+                 ON CONFLICT (domain) DO UPDATE SET paused = excluded.paused"
+            ),
+            paused: format!("SELECT domain FROM {c}_outbox_peers WHERE paused IS NOT NULL"),
+            dropped: format!(
+                "INSERT INTO {c}_outbox_peers (domain, dropped, last_dropped) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (domain) DO UPDATE SET dropped = dropped + excluded.dropped, \
+                 last_dropped = excluded.last_dropped"
+            ),
+            is_new_store: format!(
+                "SELECT EXISTS (SELECT 1 FROM {c}_received_epochs WHERE origin = ?1) AND NOT EXISTS \
+                 (SELECT 1 FROM {c}_received_epochs WHERE origin = ?1 AND incarnation = ?2)"
             ),
             position: format!("SELECT last FROM {c}_received WHERE origin = ?1 AND incarnation = ?2 AND lane = ?3"),
             raise_epoch: format!(

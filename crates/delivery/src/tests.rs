@@ -34,8 +34,13 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, body::Body, service::Routes};
 use tower::{ServiceExt, service_fn};
 
+mod backlog;
+mod bounds;
+mod operator;
+mod renewal;
+
 use crate::{
-    Component, Envelope, LocalService, Outbox, Outgoing, Peer, Positions, Receive, Receiving, Relays, Verdict,
+    Component, Config, Envelope, LocalService, Outbox, Outgoing, Peer, Positions, Receive, Receiving, Relays, Verdict,
     conversations_server, derive_event_id, event_id,
 };
 
@@ -44,6 +49,7 @@ const STEPS: &[Migration] = &[
     Migration { name: "keys of outbox", sql: crate::schema_keys!("conversations") },
     Migration { name: "ages", sql: crate::schema_ages!("conversations") },
     Migration { name: "stores heard of last", sql: crate::schema_incarnations!("conversations") },
+    Migration { name: "bounds", sql: crate::schema_bounds!("conversations") },
     Migration {
         name: "seen",
         sql: "CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, lane BLOB, body BLOB)",
@@ -72,7 +78,7 @@ fn open_policy() -> Policy {
     policy
 }
 
-/// Notes every envelope in its store; behaves as the body says: `reject`, `unknown`, `defer-N` (N times), else applies.
+/// Notes every envelope in its store; behaves as the body says: `reject`, `unknown`, `defer-N` and `reject-N` (N times), else applies.
 struct Notes {
     db: Db,
     deferred: Mutex<HashMap<Bytes, u32>>,
@@ -104,16 +110,41 @@ impl Receive for Notes {
         }
         verdicts
     }
+
+    async fn missed(&self, _: &Origin, envelopes: Vec<Envelope>, positions: &Positions) -> Vec<Verdict> {
+        let (positions, all) = (positions.clone(), envelopes.clone());
+        let stored = self.db.write(move |tx| {
+            for envelope in &all {
+                let text = format!("missed {}-{}", envelope.previous + 1, envelope.sequence);
+                tx.execute("INSERT INTO seen (lane, body) VALUES (?, ?)", (envelope.lane.as_slice(), text.as_bytes()))?;
+                positions.advance(tx, envelope)?;
+            }
+            Ok(())
+        });
+        vec![stored.await.map_or(Verdict::Deferred, |()| Verdict::Applied); envelopes.len()]
+    }
+
+    async fn renewed(&self, _: &Origin, incarnation: [u8; 16]) -> Result<(), StoreError> {
+        self.db
+            .write(move |tx| {
+                let row = ([0_u8; 16].as_slice(), format!("renewed {}", incarnation[0]).into_bytes());
+                tx.execute("INSERT INTO seen (lane, body) VALUES (?, ?)", row)?;
+                Ok(())
+            })
+            .await
+    }
 }
 
 impl Notes {
     fn verdict(&self, envelope: &Envelope) -> Verdict {
         let text = std::str::from_utf8(&envelope.body).unwrap();
-        if let Some(times) = text.strip_prefix("defer-") {
-            let mut deferred = self.deferred.lock().unwrap();
-            let count = deferred.entry(envelope.body.clone()).or_default();
-            *count += 1;
-            return if *count <= times.parse().unwrap() { Verdict::Deferred } else { Verdict::Applied };
+        for (prefix, verdict) in [("defer-", Verdict::Deferred), ("reject-", Verdict::Rejected("bad-request"))] {
+            if let Some(times) = text.strip_prefix(prefix).and_then(|rest| rest.split(' ').next()) {
+                let mut deferred = self.deferred.lock().unwrap();
+                let count = deferred.entry(envelope.body.clone()).or_default();
+                *count += 1;
+                return if *count <= times.parse().unwrap() { verdict } else { Verdict::Applied };
+            }
         }
         match text {
             "reject" => Verdict::Rejected("bad-request"),
@@ -125,7 +156,8 @@ impl Notes {
 
 fn server(store: &Store) -> Routes {
     let notes = Arc::new(Notes { db: store.db.clone(), deferred: Mutex::default() });
-    Routes::new(conversations_server(domain("beta.test"), store.db.clone(), open_policy(), Receiving::default(), notes))
+    let (db, clock) = (store.db.clone(), Arc::new(SystemClock));
+    Routes::new(conversations_server(domain("beta.test"), db, clock, open_policy(), Receiving::default(), notes))
 }
 
 /// Carries calls to `server` as coming from alpha.test; every change of `cut` ends the streams that are open.
@@ -174,21 +206,28 @@ impl peer_states_server::PeerStates for States {
 }
 
 async fn pair_with_limit(limit: Option<u64>) -> Pair {
-    let (alpha, beta) = (store().await, store().await);
+    pair_of(store().await, store().await, limit).await
+}
+
+async fn pair_of(alpha: Store, beta: Store, limit: Option<u64>) -> Pair {
     let (cut, cuts) = watch::channel(0);
     let down = Arc::new(AtomicBool::new(false));
-    let outbox = Outbox::open(Component::Conversations, domain("alpha.test"), alpha.db.clone(), Arc::new(SystemClock))
-        .await
-        .unwrap();
     let mut routes = server(&beta);
     if let Some(limit) = limit {
         routes = routes.add_service(peer_states_server::PeerStatesServer::new(States(limit)));
     }
     let peers = Peers::new(transport(routes, cuts, down.clone()));
-    let relays = Relays { peers, policy: open_policy(), notifications: None, conversations: None };
+    Pair { cut, down, ..pair_with(alpha, beta, peers, open_policy()).await }
+}
+
+async fn pair_with(alpha: Store, beta: Store, peers: Peers, policy: Policy) -> Pair {
+    let outbox = Outbox::open(Component::Conversations, domain("alpha.test"), alpha.db.clone(), Arc::new(SystemClock))
+        .await
+        .unwrap();
+    let relays = Relays { peers, policy, notifications: None, conversations: None, bounds: Config::default() };
     let mut relay = tokio::task::JoinSet::new();
     relay.spawn(outbox.clone().run(relays));
-    Pair { alpha, beta, outbox, cut, down, _relay: relay }
+    Pair { alpha, beta, outbox, cut: watch::channel(0).0, down: Arc::default(), _relay: relay }
 }
 
 fn to_beta(lane: u8, body: &str) -> Outgoing {
@@ -446,6 +485,7 @@ async fn our_own_services_are_told_in_order_and_the_author_can_wait() {
         policy: open_policy(),
         notifications: Some(place.channel()),
         conversations: None,
+        bounds: Config::default(),
     };
     let mut relay = tokio::task::JoinSet::new();
     relay.spawn(outbox.clone().run(relays));

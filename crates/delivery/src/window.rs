@@ -1,10 +1,17 @@
 //! Reading and removing rows of the outbox.
 
-use aldis_storage::StoreError;
-use bytes::Bytes;
-use rusqlite::{Connection, params};
+use std::time::Duration;
 
-use crate::outbox::{Outbox, Shared};
+use aldis_storage::StoreError;
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::{
+    bounds::previous_of,
+    ending::{domain_of, is_backend},
+    outbox::{Outbox, Shared},
+};
 
 /// Most rows on their way at once.
 pub(crate) const MAX_ROWS: usize = 256;
@@ -13,12 +20,16 @@ pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The kind of an envelope whose content was taken back: only its place counts.
 pub(crate) const WITHDRAWN: u32 = 1;
+/// The kind of an envelope that stands for a part of a lane which was dropped: everything after `previous`, up to itself.
+pub(crate) const DROPPED: u32 = 2;
+
+pub(crate) type Lane = [u8; 16];
 
 /// A row on its way.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) id: i64,
-    pub(crate) lane: [u8; 16],
+    pub(crate) lane: Lane,
     pub(crate) sequence: u64,
     pub(crate) kind: u32,
     pub(crate) body: Bytes,
@@ -32,6 +43,22 @@ impl Shared {
         let mut delete = tx.prepare_cached(&self.sql.delete)?;
         for id in delivered {
             delete.execute([id])?;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Marks the lane of a row that is given up, if it told another backend of a change of state.
+    fn mark_refused(&self, tx: &Connection, id: i64, now: i64) -> Result<(), StoreError> {
+        let row = tx
+            .prepare_cached(&self.sql.place)?
+            .query_row([id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Lane>(1)?, row.get::<_, u32>(2)?)))
+            .optional()?;
+        let Some((key, lane, kind)) = row else { return Ok(()) };
+        if is_backend(&key) && self.component.is_state(kind) {
+            let mark = params![domain_of(&key), true, lane.as_slice(), now, "refused"];
+            tx.prepare_cached(&self.sql.mark)?.execute(mark)?;
         }
         Ok(())
     }
@@ -86,6 +113,32 @@ impl Outbox {
             .await
     }
 
+    /// Whether the rows of a lane go on right after a sequence, or may do so soon. A lane that does not is marked.
+    pub(crate) async fn reaches(&self, key: String, lane: Lane, last: u64) -> Result<bool, StoreError> {
+        let shared = self.shared.clone();
+        let now = self.shared.clock.now().millis();
+        self.shared
+            .db
+            .write(move |tx| {
+                shared.remove_delivered(tx)?;
+                let row = |row: &rusqlite::Row<'_>| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, Vec<u8>>(2)?))
+                };
+                let params = params![key, lane.as_slice(), last.cast_signed()];
+                let next = tx.prepare_cached(&shared.sql.next_after)?.query_row(params, row).optional()?;
+                let Some((sequence, kind, body)) = next else { return Ok(true) };
+                let previous =
+                    if kind == DROPPED { previous_of(&body) } else { sequence.unsigned_abs().saturating_sub(1) };
+                if previous <= last {
+                    return Ok(true);
+                }
+                let mark = params![domain_of(&key), true, lane.as_slice(), now, "lost-by-peer"];
+                tx.prepare_cached(&shared.sql.mark)?.execute(mark)?;
+                Ok(false)
+            })
+            .await
+    }
+
     /// Removes delivered rows along with a later commit; rows that a crash leaves are delivered again, which changes
     /// nothing.
     pub(crate) fn remove(&self, ids: &[i64]) {
@@ -102,7 +155,7 @@ impl Outbox {
         }
     }
 
-    /// Moves a row that was refused for good to the dead letters.
+    /// Moves a row that was refused for good to the dead letters. A lane of ours that lost a change of state by it is marked.
     pub(crate) async fn bury(&self, id: i64, reason: &str) -> Result<(), StoreError> {
         self.give_up(id, reason, false).await
     }
@@ -120,6 +173,7 @@ impl Outbox {
             .db
             .write(move |tx| {
                 tx.prepare_cached(&shared.sql.bury)?.execute(params![id, reason, now])?;
+                shared.mark_refused(tx, id, now)?;
                 if keep_place {
                     tx.prepare_cached(&shared.sql.withdraw)?.execute(params![id, WITHDRAWN])?;
                 } else {
@@ -134,29 +188,26 @@ impl Outbox {
     }
 }
 
-/// A pause between attempts: doubles up to a bound, jittered, and starts anew after a success.
+/// Pauses between attempts: they double up to a bound, jittered, and start anew after a success.
 #[derive(Debug)]
-pub(crate) struct Backoff {
-    next_millis: u64,
-}
+pub(crate) struct Backoff(ExponentialBackoff);
 
-const FIRST_MILLIS: u64 = 50;
-const LAST_MILLIS: u64 = 3_000;
+/// The first pause; jitter adds up to as much again.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_millis(1_500);
 
 impl Backoff {
     pub(crate) fn new() -> Self {
-        Self { next_millis: FIRST_MILLIS }
+        let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE);
+        Self(pauses.with_jitter().without_max_times().build())
     }
 
     pub(crate) fn reset(&mut self) {
-        self.next_millis = FIRST_MILLIS;
+        *self = Self::new();
     }
 
-    /// Sleeps between half and the whole of the next pause.
+    /// Sleeps for the next pause.
     pub(crate) async fn pause(&mut self) {
-        use rand::RngExt as _;
-        let millis = rand::rng().random_range(self.next_millis / 2..=self.next_millis);
-        self.next_millis = (self.next_millis * 2).min(LAST_MILLIS);
-        tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
+        tokio::time::sleep(self.0.next().unwrap_or(LONGEST_PAUSE)).await;
     }
 }

@@ -93,7 +93,11 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     let measured = deps.db.clone().measure_tables("notifications");
     let bounds = Bounds { events: config.queue_events, bytes: config.queue_bytes };
     let push_tokens = Arc::new(SqlitePushTokens(deps.db.clone()));
+    let restored = deps.db.restored().await?;
     let store = SqliteQueues::open(deps.db, deps.clock.clone(), &deps.random, bounds).await?;
+    if let Some(restore) = restored {
+        store.renew(restore).await?;
+    }
     let store = Arc::new(store);
     let consumers = Consumers { queue: store.clone(), standings: store.clone() };
     let store: Arc<dyn QueueStore> = store;

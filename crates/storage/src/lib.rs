@@ -8,12 +8,14 @@ mod db;
 mod lock;
 mod measure;
 mod migrations;
+mod restore;
 mod turns;
 mod writer;
 
 pub use db::{Db, DbOptions};
 pub use lock::ServiceLock;
 pub use migrations::Migration;
+pub use restore::{RestoreError, copy, restore};
 pub use turns::{Turn, one_turn};
 
 /// Why a store could not do what it was asked.

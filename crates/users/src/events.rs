@@ -53,6 +53,13 @@ pub(crate) fn once_to_users(lane: UserId, users: &[UserId], event: &impl Seriali
     to_notifications(lane, PUSH, PushRequest { notifications: vec![notification] }.encode_to_vec())
 }
 
+/// Lets all clients of `users` know that they missed something; whoever gets several of the id takes the first alone.
+pub(crate) fn missed(lane: UserId, users: &[UserId], id: EventId) -> Outgoing {
+    let targets = users.iter().map(|user| Target { user: bytes_of(user), clients: Vec::new() }).collect();
+    let notification = Notification { event_id: bytes_of(id), targets, missed: true, ..Notification::default() };
+    to_notifications(lane, PUSH, PushRequest { notifications: vec![notification] }.encode_to_vec())
+}
+
 fn push(
     lane: UserId,
     users: &[UserId],
@@ -74,6 +81,7 @@ fn notification(users: &[UserId], event: &impl Serialize, origin: Option<&Sessio
         native_push,
         high_priority: false,
         traceparent: None,
+        missed: false,
     }
 }
 

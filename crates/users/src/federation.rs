@@ -22,6 +22,7 @@ use aldis_proto::{
         users_server::{Users, UsersServer},
     },
 };
+use aldis_storage::StoreError;
 use aldis_types::{Domain, Handle, Name, Profile, Qualified, SearchPolicy, Timestamp, UserId};
 use prost::Message;
 use tonic::{Request, Response, Status};
@@ -312,5 +313,28 @@ impl Receive for Federation {
             verdicts.push(verdict);
         }
         verdicts
+    }
+
+    async fn missed(&self, origin: &Origin, envelopes: Vec<Envelope>, positions: &Positions) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            let user = UserId::new(uuid::Uuid::from_bytes(envelope.lane));
+            tracing::warn!(peer.domain = %origin.domain(), user.id = %user, "another backend dropped what a user of its own did");
+            let user = Qualified::new(user, origin.domain().clone());
+            let noted = self.connections.missed(user, positions.clone(), envelope).await;
+            verdicts.push(match noted {
+                Ok(()) => Verdict::Applied,
+                Err(error) => {
+                    tracing::error!(%error, "what was dropped by another backend cannot be noted");
+                    Verdict::Deferred
+                }
+            });
+        }
+        verdicts
+    }
+
+    /// Connections are compared, not told of: nobody reads what others did in order.
+    async fn renewed(&self, _: &Origin, _: [u8; 16]) -> Result<(), StoreError> {
+        Ok(())
     }
 }

@@ -60,6 +60,7 @@ use crate::{
     administration::{
         Administration, AdministrationParts,
         grpc::{AuditLogGrpc, KeyAdminGrpc, UserAdminGrpc},
+        outbox::OutboxAdminGrpc,
         store::SqliteAdministration,
     },
     app::App,
@@ -129,6 +130,8 @@ pub struct Dependencies {
     pub conversations: Channel,
     /// What other backends may do on delivery streams.
     pub receiving: aldis_delivery::Receiving,
+    /// How much may wait for other backends.
+    pub outbox: aldis_delivery::Config,
 }
 
 /// The running service.
@@ -137,7 +140,8 @@ pub struct Service {
     pub client: axum::Router,
     /// For our own services: `Auth`, `Policy`, `Profiles`, `Clients`, `Connections`.
     pub internal: Routes,
-    /// For the administrator alone: `UserAdmin`, `RemoteAdmin`, `KeyAdmin`, `AuditLog`, `UsersOutbox`.
+    /// For the administrator alone: `UserAdmin`, `RemoteAdmin`, `KeyAdmin`, `AuditLog`, `OutboxAdmin`,
+    /// `UsersOutbox`.
     pub administration: Routes,
     /// For other backends, through our federator: `Users`, `UsersDelivery`.
     pub federation: Option<Routes>,
@@ -317,12 +321,17 @@ fn internal(capabilities: &Capabilities) -> Routes {
     routes.routes()
 }
 
-fn administration(capabilities: &Capabilities, db: Db) -> Routes {
+fn administration(capabilities: &Capabilities, outbox: &Outbox, conversations: Channel) -> Routes {
     let Capabilities { app, administration, remotes, .. } = capabilities;
     let users = UserAdminGrpc {
         administration: administration.clone(),
         accounts: app.accounts.clone(),
         domain: app.domain.clone(),
+    };
+    let outboxes = OutboxAdminGrpc {
+        administration: administration.clone(),
+        users: aldis_delivery::OutboxServer::of(outbox.clone()),
+        conversations,
     };
     let mut routes = Routes::builder();
     routes
@@ -330,7 +339,8 @@ fn administration(capabilities: &Capabilities, db: Db) -> Routes {
         .add_service(RemoteAdminGrpc { remotes: remotes.clone(), administration: administration.clone() }.server())
         .add_service(KeyAdminGrpc(administration.clone()).server())
         .add_service(AuditLogGrpc(administration.clone()).server())
-        .add_service(aldis_delivery::users_outbox(db));
+        .add_service(outboxes.server())
+        .add_service(aldis_delivery::users_outbox(outbox.clone()));
     routes.routes()
 }
 
@@ -351,7 +361,8 @@ fn federated(
         quotas,
     });
     let receive = federation.clone();
-    let delivery = aldis_delivery::users_server(app.domain.clone(), db, policy.clone(), receiving, receive);
+    let (domain, clock) = (app.domain.clone(), app.clock.clone());
+    let delivery = aldis_delivery::users_server(domain, db, clock, policy.clone(), receiving, receive);
     let mut routes = Routes::builder();
     routes.add_service(federation.server()).add_service(delivery);
     routes.routes()
@@ -363,8 +374,19 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
     let config = Arc::new(config);
     let stores = Stores::open(&dependencies).await?;
     let capabilities = open_capabilities(&config, &dependencies, &stores).await?;
-    let Dependencies { domain, clock, policy, verifier, peers, notifications, conversations, receiving, .. } =
-        dependencies;
+    let Dependencies {
+        domain,
+        clock,
+        policy,
+        verifier,
+        peers,
+        notifications,
+        conversations,
+        receiving,
+        outbox: bounds,
+        ..
+    } = dependencies;
+    let to_conversations = conversations.clone();
     let quotas = Arc::new(quotas::Quotas::new(&config.federation.quotas));
 
     let mail = Arc::new(SqliteMail::new(stores.db.clone()));
@@ -383,6 +405,7 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
         policy: policy.clone(),
         notifications: Some(notifications),
         conversations: Some(conversations),
+        bounds,
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(auth::grpc::feed(verifier, capabilities.app.auth.revocations().watch()));
@@ -408,7 +431,7 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
 
     Ok(Service {
         internal: internal(&capabilities),
-        administration: administration(&capabilities, stores.db.clone()),
+        administration: administration(&capabilities, &stores.outbox, to_conversations),
         federation: Some(federated(&capabilities.app, &policy, stores.db.clone(), receiving, quotas)),
         client: routes::router(capabilities.app),
         tasks,

@@ -40,6 +40,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "when clients were last active",
         sql: "ALTER TABLE users_clients ADD COLUMN last_active INTEGER;",
     },
+    Migration { name: "bounds of the outbox", sql: aldis_delivery::schema_bounds!("users") },
 ];
 
 const AUDIT: &str = "

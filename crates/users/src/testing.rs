@@ -354,6 +354,7 @@ impl Backend {
             notifications: place.channel(),
             conversations: place.channel(),
             receiving: aldis_delivery::Receiving::default(),
+            outbox: aldis_delivery::Config::default(),
         };
         let Service { client, internal, administration, federation, tasks } =
             crate::start(config, dependencies).await.unwrap();

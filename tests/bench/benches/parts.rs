@@ -60,6 +60,7 @@ const TABLES: &[Migration] = &[
     Migration { name: "keys of the outbox", sql: aldis_delivery::schema_keys!("conversations") },
     Migration { name: "ages in the outbox", sql: aldis_delivery::schema_ages!("conversations") },
     Migration { name: "stores heard of last", sql: aldis_delivery::schema_incarnations!("conversations") },
+    Migration { name: "bounds of the outbox", sql: aldis_delivery::schema_bounds!("conversations") },
 ];
 /// Jobs that one group commit can hold together in this measurement.
 const TOGETHER: u64 = 64;

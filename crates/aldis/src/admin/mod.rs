@@ -1,8 +1,9 @@
-//! Administration: `aldis user`, `aldis remote`, `aldis keys`, `aldis audit`. Works through the running backend, or on the
+//! Administration: `aldis user`, `aldis remote`, `aldis outbox`, `aldis keys`, `aldis audit`. Works through the running backend, or on the
 //! store when none runs.
 
 mod audit;
 mod keys;
+mod outbox;
 mod remotes;
 mod users;
 
@@ -18,6 +19,7 @@ use tonic::Status;
 pub(crate) use self::{
     audit::{Audit, run as audit},
     keys::{Keys, run as keys},
+    outbox::{Outbox, run as outbox},
     remotes::{Remote, run as remote},
     users::{User, run as user},
 };

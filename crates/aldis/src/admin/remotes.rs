@@ -164,19 +164,25 @@ struct Backlog {
     /// Milliseconds since 1970; 0 without any.
     oldest: i64,
     dead: u64,
+    dropped: u64,
+    /// Milliseconds since 1970; 0 when its relay is not held.
+    paused: i64,
 }
 
 impl Backlog {
     fn add(&mut self, more: &PeerBacklog) {
         self.rows += more.rows;
         self.dead += more.dead;
+        self.dropped += more.dropped;
+        self.paused = self.paused.max(more.paused);
         if more.oldest > 0 && (self.oldest == 0 || more.oldest < self.oldest) {
             self.oldest = more.oldest;
         }
     }
 
     fn json(self) -> Value {
-        json!({ "rows": self.rows, "oldest": time(self.oldest), "dead_letters": self.dead })
+        json!({ "rows": self.rows, "oldest": time(self.oldest), "dead_letters": self.dead,
+            "dropped": self.dropped, "paused": time(self.paused) })
     }
 
     fn text(self) -> String {
@@ -184,7 +190,11 @@ impl Backlog {
             0 => "nothing waits".to_owned(),
             rows => format!("{rows} waiting since {}", time_or_dash(self.oldest)),
         };
-        if self.dead == 0 { waiting } else { format!("{waiting}, {} dead letters", self.dead) }
+        let dead = if self.dead == 0 { String::new() } else { format!(", {} dead letters", self.dead) };
+        let dropped = if self.dropped == 0 { String::new() } else { format!(", {} dropped", self.dropped) };
+        let paused =
+            if self.paused == 0 { String::new() } else { format!(", held since {}", time_or_dash(self.paused)) };
+        format!("{waiting}{dead}{dropped}{paused}")
     }
 }
 

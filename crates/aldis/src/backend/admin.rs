@@ -6,14 +6,14 @@ use std::{
 };
 
 use aldis_peers::Peers;
-use aldis_proto::channel::{Channel, ChannelError, InProcess, boxed};
+use aldis_proto::channel::{Channel, ChannelError, InProcess, NotServing, boxed};
 use aldis_runtime::{listen, listen::LocalPeer};
 use aldis_storage::StoreError;
 use anyhow::Result;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tonic::{body::Body, service::Routes};
-use tower::{BoxError, Service, ServiceExt as _};
+use tower::{BoxError, Service, ServiceExt as _, service_fn};
 
 use super::{
     parts::{Process, Store},
@@ -38,11 +38,12 @@ pub(super) struct Administration {
     pub(super) peer_states: Option<Channel>,
 }
 
-const USERS: [&str; 5] = [
+const USERS: [&str; 6] = [
     "/aldis.internal.v1.UserAdmin/",
     "/aldis.internal.v1.RemoteAdmin/",
     "/aldis.internal.v1.KeyAdmin/",
     "/aldis.internal.v1.AuditLog/",
+    "/aldis.internal.v1.OutboxAdmin/",
     "/aldis.internal.v1.UsersOutbox/",
 ];
 const CONVERSATIONS: &str = "/aldis.internal.v1.ConversationsOutbox/";
@@ -99,12 +100,13 @@ impl Offline {
         let process = Process::quiet(config);
         let start = start::Context { config, process: &process, peers: Peers::new(InProcess::new().channel()) };
         // What is left to tell the others waits in the store until the backend runs.
-        let mut users = start.users(&store.db, InProcess::new().channel(), InProcess::new().channel()).await?;
-        let place = InProcess::new();
-        place.serve(std::mem::take(&mut users.administration));
         // Nobody runs who could read these rows meanwhile.
         let conversations = InProcess::new();
-        conversations.serve(Routes::new(aldis_delivery::conversations_outbox(store.db.clone())));
+        conversations.serve(Routes::new(aldis_delivery::conversations_outbox_at_rest(store.db.clone())));
+        let mut users =
+            start.users(&store.db, InProcess::new().channel(), outbox_alone(conversations.channel())).await?;
+        let place = InProcess::new();
+        place.serve(std::mem::take(&mut users.administration));
         let administration =
             Administration { users: place.channel(), conversations: conversations.channel(), peer_states: None };
         let channel = boxed(administration.map_request(|mut request: http::Request<Body>| {
@@ -114,6 +116,20 @@ impl Offline {
         }));
         Ok(Some(Self { channel, _users: users, _store: store }))
     }
+}
+
+/// The conversations service of a backend that does not run: its outbox can be read, everything else waits.
+fn outbox_alone(conversations: Channel) -> Channel {
+    boxed(service_fn(move |request: http::Request<Body>| {
+        let conversations = conversations.clone();
+        async move {
+            if request.uri().path().starts_with(CONVERSATIONS) {
+                conversations.oneshot(request).await
+            } else {
+                Err(ChannelError::new(NotServing))
+            }
+        }
+    }))
 }
 
 /// Opens the store of a backend that does not run, and leaves it as it is.

@@ -78,6 +78,7 @@ impl Context<'_> {
             notifications,
             conversations,
             receiving: self.receiving(),
+            outbox: self.config.outbox,
         };
         aldis_users::start(self.config.users.clone(), dependencies).await.context("users")
     }
@@ -99,6 +100,7 @@ impl Context<'_> {
             users,
             notifications,
             receiving: self.receiving(),
+            outbox: self.config.outbox,
         };
         aldis_conversations::start(self.config.conversations.clone(), dependencies).await.context("conversations")
     }

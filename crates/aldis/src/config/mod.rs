@@ -55,6 +55,9 @@ pub(crate) struct Config {
     /// `[federation]`. Absent: this backend federates with nobody.
     #[serde(default)]
     pub(crate) federation: Option<aldis_federator::Config>,
+    /// `[outbox]`.
+    #[serde(default)]
+    pub(crate) outbox: aldis_delivery::Config,
     /// `[services]`, needed where every service is a process of its own.
     #[serde(default)]
     pub(crate) services: ServicesConfig,
@@ -232,6 +235,7 @@ impl Config {
         self.conversations.check()?;
         self.assets.check()?;
         self.notifications.check()?;
+        self.outbox.check()?;
         if let Some(federation) = &self.federation {
             federation.check()?;
         }
@@ -350,6 +354,7 @@ mod tests {
             ("store.readers = 0", "`store.readers` = 0; allowed: 1 to 64"),
             ("store.max_mib = 1", "`store.max_mib` = 1; allowed: 16 or more"),
             ("operations.drain_seconds = 6000", "`operations.drain_seconds` = 6000; allowed: 0 to 600"),
+            ("outbox.max_age_days = 0", "`outbox.max_age_days` = 0; allowed: 1 to 3650"),
             ("log.format = 'xml'", "`log.format` = \"xml\" is not allowed; allowed: json, human"),
             ("log.filter = '=='", "`log.filter` = \"==\""),
             ("tracing.endpoint = 'collector'", "`tracing.endpoint` = \"collector\""),

@@ -114,6 +114,7 @@ fn sections() -> Result<Vec<Section>> {
         )?,
         section::<aldis_notifications::Config>("notifications", Always, "")?,
         section::<aldis_notifications::Push>("notifications.push", Always, "")?,
+        section::<aldis_delivery::Config>("outbox", Always, "")?,
         section::<aldis_federator::Config>(
             "federation",
             Off,

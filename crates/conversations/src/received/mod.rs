@@ -7,6 +7,7 @@ mod changes;
 #[cfg(test)]
 mod fuzz;
 mod messages;
+mod missed;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use std::{
 use aldis_delivery::{Delivery, Envelope, Positions, Receive, Verdict};
 use aldis_peers::Origin;
 use aldis_proto::{federation::v1 as pb, internal::v1::Notification};
+use aldis_storage::StoreError;
 use aldis_types::Domain;
 use async_trait::async_trait;
 use prost::Message;
@@ -239,6 +241,19 @@ impl Receive for Received {
         }
         settle(self.flush(ready, positions).await, &mut verdicts, &mut stopped);
         verdicts
+    }
+
+    #[tracing::instrument(name = "grpc.federation.missed", skip_all, fields(peer.domain = %origin.domain()))]
+    async fn missed(&self, origin: &Origin, envelopes: Vec<Envelope>, positions: &Positions) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            verdicts.push(self.miss(origin.domain(), envelope, positions).await);
+        }
+        verdicts
+    }
+
+    async fn renewed(&self, origin: &Origin, incarnation: [u8; 16]) -> Result<(), StoreError> {
+        self.miss_all(origin.domain(), &incarnation).await
     }
 }
 

@@ -41,7 +41,13 @@ impl Teller {
         let policy = Policy::new(Duration::from_hours(1));
         policy.update(PolicySnapshot { version: 1, strategy: Strategy::AllowAll, ..PolicySnapshot::default() });
         let peers = Peers::new(world.as_backend(name));
-        let relays = Relays { peers, policy, notifications: None, conversations: None };
+        let relays = Relays {
+            peers,
+            policy,
+            notifications: None,
+            conversations: None,
+            bounds: aldis_delivery::Config::default(),
+        };
         let mut relay = JoinSet::new();
         relay.spawn(outbox.clone().run(relays));
         Self { db, outbox, _relay: relay, _folder: folder }
@@ -147,6 +153,46 @@ async fn only_connected_users_are_put_into_a_conversation() {
     assert!(alpha.pushed(&stranger).is_empty());
     assert_eq!(alpha.count("conversations_remote").await, 1);
     assert_eq!(alpha.kinds(&friend), [CREATE, MESSAGE]);
+}
+
+#[tokio::test]
+async fn members_are_told_that_they_missed_what_the_owner_dropped() {
+    const DROPPED: u32 = 2;
+    let world = World::default();
+    let (alpha, teller) = alpha_and_teller(&world).await;
+    let (friend, other, owner) = (user(1, "alpha.test"), user(2, "alpha.test"), user(3, "evil.test"));
+    world.connect(&[&friend, &other, &owner]);
+    let lane = conversation(1);
+    teller.tell(lane, &owner, kind::CREATED, created(&[&owner, &friend])).await;
+    teller.tell(conversation(2), &owner, kind::CREATED, created(&[&owner, &other])).await;
+    alpha.wait_for(&friend, CREATE, 1).await;
+    teller.tell_raw(lane, DROPPED, Vec::new()).await;
+    teller.tell_raw(conversation(3), DROPPED, Vec::new()).await;
+    teller.tell(lane, &owner, kind::MESSAGE_SENT, message(&[(&friend, 2)])).await;
+    alpha.wait_for(&friend, MESSAGE, 1).await;
+    assert_eq!(teller.refused().await, 0);
+    assert_eq!(alpha.kinds(&friend), [CREATE, "notifications.missed", MESSAGE]);
+    assert_eq!(alpha.kinds(&other), [CREATE]);
+    assert_eq!(alpha.count("conversations_reconcile").await, 2);
+}
+
+#[tokio::test]
+async fn members_are_told_when_the_owner_lost_its_store() {
+    let world = World::default();
+    let (alpha, teller) = alpha_and_teller(&world).await;
+    let (friend, other, owner) = (user(1, "alpha.test"), user(2, "alpha.test"), user(3, "evil.test"));
+    world.connect(&[&friend, &other, &owner]);
+    for number in 1..=3 {
+        teller.tell(conversation(number), &owner, kind::CREATED, created(&[&owner, &friend])).await;
+    }
+    assert_eq!(teller.refused().await, 0);
+    drop(teller);
+    let restored = Teller::start(&world, "evil.test").await;
+    restored.tell(conversation(1), &owner, kind::MESSAGE_SENT, message(&[(&friend, 2)])).await;
+    alpha.wait_for(&friend, MESSAGE, 1).await;
+    assert_eq!(restored.refused().await, 0);
+    assert_eq!(alpha.kinds(&friend), [CREATE, CREATE, CREATE, "notifications.missed", MESSAGE]);
+    assert!(alpha.pushed(&other).is_empty());
 }
 
 #[tokio::test]

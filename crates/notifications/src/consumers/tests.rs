@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Config,
     queues::store::{Bounds, MIGRATIONS, SqliteQueues},
-    tests::{Client, Running, next, notification, notified, user},
+    tests::{Client, Running, next, nothing_waits, notification, notified, user},
 };
 
 #[test]
@@ -269,4 +269,43 @@ async fn what_cannot_be_is_refused() {
         client.send(Message::text(said)).await.unwrap();
         assert_eq!(closed_with(&mut client).await.0, CloseCode::Unsupported, "{said}");
     }
+}
+
+#[tokio::test]
+async fn clients_of_every_kind_are_told_that_they_missed_something() {
+    let service = service(Config::default()).await;
+    let mut acknowledging = connect(&service, 1, "m").await;
+    synchronized(&mut acknowledging, "m").await;
+    let mut listening = service.connect(user(1), 2, Some(2)).await;
+    let mut other = service.connect(user(2), 1, Some(3)).await;
+    service.push(vec![notification(1, user(1), &[]), notification(1, user(2), &[])]).await;
+    assert_eq!(event(&mut acknowledging).await.0, 1);
+    let since = notified(&mut listening).await["id"].as_str().unwrap().to_owned();
+    notified(&mut other).await;
+    let missed = |number| Notification { missed: true, event: Bytes::new(), ..notification(number, user(1), &[]) };
+    service.push(vec![missed(2), missed(3), notification(4, user(1), &[])]).await;
+
+    assert_eq!(closed_with(&mut listening).await.0, CloseCode::Again);
+    let page = |since: &str| format!("/notifications?client=2&since={since}");
+    assert_eq!(service.get(&page(&since)).await.0, 404);
+    let (_, all) = service.get("/notifications?client=2").await;
+    let all = all["notifications"].as_array().unwrap().clone();
+    let last = |back: usize| all[all.len() - back]["id"].as_str().unwrap();
+    assert_eq!(all[all.len() - 2]["payload"][0]["type"], "notifications.missed");
+    let (status, after) = service.get(&page(last(2))).await;
+    assert_eq!((status, after["notifications"][0]["payload"][0]["n"].as_u64()), (200, Some(4)));
+    assert_eq!(service.get(&page(last(1))).await.0, 200);
+
+    let mut again = connect(&service, 3, "n").await;
+    assert_eq!(notified(&mut again).await, json!({ "type": "notifications_missed" }));
+    say(&mut again, &json!({ "type": "ack_full_sync" })).await;
+    assert_eq!(event(&mut again).await.0, 1, "it was not acknowledged");
+    assert_eq!(notified(&mut again).await["data"]["event"]["payload"][0]["type"], "notifications.missed");
+    assert_eq!(event(&mut again).await.0, 4);
+    synchronized(&mut again, "n").await;
+    nothing_waits(&mut other).await;
+
+    let request = Notification { missed: true, ..notification(9, user(1), &[1]) };
+    let request = aldis_proto::internal::v1::PushRequest { notifications: vec![request] };
+    assert!(service.push.clone().push(request).await.is_err(), "all clients of a user, or none");
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use aldis_types::{ClientId, UserId};
+use backon::{ExponentialBuilder, Retryable as _};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,8 +17,8 @@ const WAITING: usize = 10_000;
 const AT_ONCE: usize = 16;
 /// Time for one attempt.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Attempts for one push, with a pause between them that doubles.
-const ATTEMPTS: u32 = 4;
+/// Attempts after the first for one push, with a pause before each that doubles.
+const RETRIES: usize = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 type Waiting = (Wake, Option<ClientId>);
@@ -76,23 +77,22 @@ impl Waking {
 }
 
 async fn push(tokens: &PushTokens, provider: &dyn Provider, token: &PushToken, wake: &Wake) {
-    let mut pause = FIRST_PAUSE;
-    for attempt in 1..=ATTEMPTS {
-        let woken = tokio::time::timeout(DEADLINE, provider.wake(token, wake)).await.unwrap_or(Woken::Later);
-        match woken {
-            Woken::Sent => return count("sent"),
-            Woken::Refused => return count("refused"),
-            Woken::TokenGone => {
-                // Gone already is as good.
-                let _ = tokens.remove(wake.user, token.token.clone()).await;
-                return count("token_gone");
-            }
-            Woken::Later if attempt < ATTEMPTS => {
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            Woken::Later => count("failed"),
+    let attempt = || async {
+        match tokio::time::timeout(DEADLINE, provider.wake(token, wake)).await {
+            Ok(Woken::Later) | Err(_) => Err(()),
+            Ok(woken) => Ok(woken),
         }
+    };
+    let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_times(RETRIES).with_jitter();
+    match attempt.retry(pauses).await.unwrap_or(Woken::Later) {
+        Woken::Sent => count("sent"),
+        Woken::Refused => count("refused"),
+        Woken::TokenGone => {
+            // Gone already is as good.
+            let _ = tokens.remove(wake.user, token.token.clone()).await;
+            count("token_gone");
+        }
+        Woken::Later => count("failed"),
     }
 }
 

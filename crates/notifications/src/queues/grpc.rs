@@ -11,9 +11,10 @@ use aldis_proto::{
     },
 };
 use aldis_types::{ClientId, ConnId};
+use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
-use super::{Delivery, QueueError, Queues};
+use super::{Delivery, MISSED, QueueError, Queues};
 
 /// Most notifications of one call.
 const MAX_NOTIFICATIONS: usize = 4096;
@@ -92,8 +93,9 @@ fn decode(request: PushRequest) -> Result<Vec<Delivery>, Status> {
 
 fn decode_one(notification: pb::Notification, deliveries: &mut Vec<Delivery>) -> Result<(), Status> {
     let event_id = convert::event_id(&notification.event_id)?;
+    let event = if notification.missed { Bytes::from_static(MISSED) } else { notification.event };
     // The event is not read, but it must not be able to break the JSON around it by being empty.
-    if !(notification.event.starts_with(b"{") && notification.event.ends_with(b"}")) {
+    if !(event.starts_with(b"{") && event.ends_with(b"}")) {
         return Err(InvalidWire("event").into());
     }
     let origin = match &notification.origin {
@@ -111,13 +113,17 @@ fn decode_one(notification: pb::Notification, deliveries: &mut Vec<Delivery>) ->
             user,
             client,
             event_id,
-            event: notification.event.clone(),
+            event: event.clone(),
+            missed: notification.missed,
             transient: notification.transient,
             origin,
             native_push: notification.native_push,
             high_priority: notification.high_priority,
             traceparent: traceparent.clone(),
         };
+        if notification.missed && !target.clients.is_empty() {
+            return Err(InvalidWire("missed").into());
+        }
         if target.clients.is_empty() {
             deliveries.push(delivery(None));
         }

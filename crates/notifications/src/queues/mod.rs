@@ -47,6 +47,9 @@ const PAGE_SIZES: std::ops::RangeInclusive<u32> = 100..=10_000;
 /// Pushes that wait for the sequencer; more wait outside.
 const WAITING_COMMANDS: usize = 256;
 
+/// What stands in a queue where events are missing. Apps ignore kinds that they do not know.
+pub(crate) const MISSED: &[u8] = br#"{"type":"notifications.missed"}"#;
+
 /// One event for one queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Delivery {
@@ -63,13 +66,21 @@ pub(crate) struct Delivery {
     /// May wake the apps of clients that have no socket.
     pub native_push: bool,
     pub high_priority: bool,
+    /// Not an event, but where events are missing; for all clients.
+    pub missed: bool,
     /// W3C trace context of what caused the event, when it is traced.
     pub traceparent: Option<Arc<str>>,
 }
 
 impl Delivery {
     fn entry(&self) -> Entry {
-        Entry { user: self.user, client: self.client, event_id: self.event_id, event: self.event.clone() }
+        Entry {
+            user: self.user,
+            client: self.client,
+            event_id: self.event_id,
+            event: self.event.clone(),
+            missed: self.missed,
+        }
     }
 }
 

@@ -109,6 +109,10 @@ impl Sequencer {
                 ids.next().flatten()
             };
             let Some(id) = id else { continue };
+            if delivery.missed {
+                self.sockets.missed(delivery.user);
+                continue;
+            }
             let push = || {
                 self.sockets.push(delivery.user, delivery.client, delivery.origin, delivery.transient, || {
                     frame(id, &delivery.event, delivery.transient)

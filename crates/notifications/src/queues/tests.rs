@@ -42,6 +42,8 @@ async fn sqlite_passes_the_suite() {
     suite::removal(&engine().await.store).await;
     let engine = engine().await;
     suite::expiry(&engine.store, |millis| engine.clock.set(Timestamp::from_millis(millis))).await;
+    let engine = self::engine().await;
+    suite::a_gap_is_reported(&engine.store, |millis| engine.clock.set(Timestamp::from_millis(millis))).await;
 }
 
 #[tokio::test]
@@ -53,6 +55,7 @@ async fn sqlite_keeps_the_bounds() {
         client: None,
         event_id: EventId::from_bytes(&event_id(number)).unwrap(),
         event: vec![b'x'; size].into(),
+        missed: false,
     };
     let entries: Vec<Entry> = (0..8).map(|number| entry(number, 300 << 10)).collect();
     engine.store.append(entries.into()).await.unwrap();
@@ -74,6 +77,7 @@ async fn ids_grow_over_restarts_and_a_clock_that_goes_back() {
         client: Some(ClientId(1)),
         event_id: EventId::from_bytes(&event_id(number)).unwrap(),
         event: "{}".into(),
+        missed: false,
     };
     let first = store.append([entry(1)].into()).await.unwrap()[0].unwrap();
     while store.remove_user(user(1)).await.unwrap() {}
@@ -97,6 +101,7 @@ async fn sweeping_goes_on_until_nothing_old_is_left() {
         client: None,
         event_id: EventId::from_bytes(&event_id(number)).unwrap(),
         event: "{}".into(),
+        missed: false,
     };
     store.append((0..3000).map(entry).collect()).await.unwrap();
     clock.advance(std::time::Duration::from_secs(60));

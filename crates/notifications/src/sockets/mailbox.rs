@@ -23,6 +23,8 @@ pub(crate) enum Ending {
     Replaced,
     /// The process stops.
     Stopping,
+    /// Events are missing; what waits is dropped, the client fetches.
+    Missed,
 }
 
 impl Ending {
@@ -35,12 +37,13 @@ impl Ending {
             Self::Removed => "removed",
             Self::Replaced => "replaced",
             Self::Stopping => "stopping",
+            Self::Missed => "missed",
         }
     }
 
     /// Whether what waits is still sent.
     pub(super) fn drains(self) -> bool {
-        !matches!(self, Self::Slow | Self::Dead)
+        !matches!(self, Self::Slow | Self::Dead | Self::Missed)
     }
 }
 

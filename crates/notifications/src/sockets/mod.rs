@@ -278,6 +278,11 @@ impl Sockets {
         self.each_of(user, |socket| socket.mailbox.end(Ending::Removed));
     }
 
+    /// Ends the sockets of a user who missed events: his clients come back, ask for what they lack, and are told.
+    pub(crate) fn missed(&self, user: UserId) {
+        self.each_of(user, |socket| socket.mailbox.end(Ending::Missed));
+    }
+
     /// Ends sockets whose session is revoked, whenever revocations change, for as long as it is polled.
     pub(crate) async fn watch_revocations(self, verifier: TokenVerifier) {
         let mut changes = verifier.changes();

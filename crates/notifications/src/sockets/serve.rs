@@ -132,7 +132,7 @@ pub(crate) async fn close(mut stream: Stream, code: CloseCode, reason: Cow<'stat
 
 fn goodbye(ending: Ending) -> (CloseCode, &'static str) {
     match ending {
-        Ending::Slow | Ending::Dead => (CloseCode::Again, "fetch what was missed"),
+        Ending::Slow | Ending::Dead | Ending::Missed => (CloseCode::Again, "fetch what was missed"),
         Ending::Revoked => (CloseCode::Policy, "session revoked"),
         Ending::Removed => (CloseCode::Policy, "client removed"),
         Ending::Replaced => (CloseCode::Policy, "another socket of the client took over"),

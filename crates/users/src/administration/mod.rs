@@ -6,6 +6,7 @@
 mod error;
 pub(crate) mod grpc;
 mod keys;
+pub(crate) mod outbox;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
@@ -188,6 +189,13 @@ impl Administration {
     /// Records that something was not done. That it cannot be recorded is no reason to say so to the administrator.
     pub(crate) async fn refused(&self, entry: AuditEntry, why: &'static str) {
         if let Err(error) = self.0.store.record(entry.refused(why), self.now()).await {
+            tracing::error!(%error, "an audit record could not be written");
+        }
+    }
+
+    /// Records something that was done elsewhere too, and so not in the step of the record.
+    pub(crate) async fn done_with(&self, entry: AuditEntry) {
+        if let Err(error) = self.0.store.record(entry, self.now()).await {
             tracing::error!(%error, "an audit record could not be written");
         }
     }

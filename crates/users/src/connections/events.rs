@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::store::{CancelledRows, ConnectionRow, OtherSide};
 use crate::{
     accounts::json::{delete_event, profile_event},
-    events::{alert_users, once_to_users, to_backend, to_users},
+    events::{alert_users, missed, once_to_users, to_backend, to_users},
 };
 
 const APPLY_RELATION: u32 = 1;
@@ -142,6 +142,11 @@ pub(crate) fn of_departure(
 pub(crate) fn of_profile(profile: &Profile, contacts: &[UserId]) -> Vec<Outgoing> {
     let event = profile_event(profile);
     contacts.chunks(MAX_TARGETS).map(|users| to_users(profile.id.id, users, &event, None)).collect()
+}
+
+/// The effects of something that another backend's user did, and that was dropped before it came.
+pub(crate) fn of_missed(user: UserId, contacts: &[UserId], id: EventId) -> Vec<Outgoing> {
+    contacts.chunks(MAX_TARGETS).map(|users| missed(user, users, id)).collect()
 }
 
 /// The effects of the end of federation with a backend on users with connections there: each hears of it once.

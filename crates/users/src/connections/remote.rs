@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aldis_api::Session;
-use aldis_delivery::{Envelope, Positions};
+use aldis_delivery::{Envelope, Positions, missed_event_id};
 use aldis_types::{Name, Profile, Qualified, Relation, Remote, TeamId, Timestamp, UserId};
 
 use super::{
@@ -212,6 +212,19 @@ impl Connections {
         let effects: Effects<Vec<UserId>> =
             Arc::new(move |contacts: &Vec<UserId>| events::of_profile(&profile, contacts));
         detached(async move { Ok(store.tell_contacts(other, positions, envelope, effects).await?) }).await
+    }
+
+    /// Something that another backend's user did was dropped before it came.
+    pub(crate) async fn missed(
+        &self,
+        user: Qualified<UserId>,
+        positions: Positions,
+        envelope: Envelope,
+    ) -> Result<(), ConnectionError> {
+        let (store, id, who) = (self.parts.store.clone(), missed_event_id(envelope.event_id), user.id);
+        let effects: Effects<Vec<UserId>> =
+            Arc::new(move |contacts: &Vec<UserId>| events::of_missed(who, contacts, id));
+        detached(async move { Ok(store.tell_contacts(user, positions, envelope, effects).await?) }).await
     }
 
     fn remote_effects(&self, user: UserId, actor: Option<Name>) -> Effects<Written> {

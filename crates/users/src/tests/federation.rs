@@ -230,7 +230,15 @@ async fn tell(network: &Network, beta: &Backend, events: Vec<(UserId, u32, Vec<u
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {
         let _folder = folder;
-        outbox.run(Relays { peers, policy, notifications: None, conversations: None }).await;
+        outbox
+            .run(Relays {
+                peers,
+                policy,
+                notifications: None,
+                conversations: None,
+                bounds: aldis_delivery::Config::default(),
+            })
+            .await;
     });
     tasks
 }

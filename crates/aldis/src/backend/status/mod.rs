@@ -202,9 +202,21 @@ fn peer_json(peer: &PeerState, now: Timestamp) -> Value {
 fn backlog_json(parts: &[Backlog], domain: &str, now: Timestamp) -> Value {
     let parts = parts.iter().filter(|part| part.domain.as_str() == domain);
     let (mut events, mut oldest) = (0, now);
+    let (mut dead, mut dropped, mut marked, mut paused) = (0, 0, 0, false);
     for part in parts {
         events += part.events;
-        oldest = oldest.min(part.oldest);
+        oldest = oldest.min(part.oldest.unwrap_or(now));
+        dead += part.dead;
+        dropped += part.dropped;
+        marked += part.marked;
+        paused |= part.paused.is_some();
     }
-    json!({ "events": events, "oldest_seconds": now.since(oldest).as_millis() as f64 / 1_000.0 })
+    json!({
+        "events": events,
+        "oldest_seconds": now.since(oldest).as_millis() as f64 / 1_000.0,
+        "dead_letters": dead,
+        "dropped": dropped,
+        "marked_lanes": marked,
+        "paused": paused,
+    })
 }

@@ -82,12 +82,17 @@ const row = (remote) => {
   const backlog = remote.backlog;
   const waiting = backlog ? (backlog.events === 0 ? "nothing" : `${backlog.events} events, for ${duration(backlog.oldest_seconds)}`) : "not known here";
   const old = backlog && backlog.events > 0 && backlog.oldest_seconds > 60;
+  const notes = [];
+  if (backlog?.paused) notes.push("held by the administrator");
+  if (backlog?.dead_letters > 0) notes.push(`${backlog.dead_letters} refused for good`);
+  if (backlog?.dropped > 0) notes.push(`${backlog.dropped} dropped`);
+  if (backlog?.marked_lanes > 0) notes.push(`${backlog.marked_lanes} to be compared`);
   line.append(
     head,
     reached,
     cell("Since", peer?.reachable_since ? time(peer.reachable_since) : "–"),
     cell("Round trip", peer?.latency_ms !== undefined && peer?.latency_ms !== null ? `${peer.latency_ms.toFixed(1)} ms` : "–"),
-    cell("Waiting", waiting, old ? "warn" : undefined),
+    cell("Waiting", waiting, old || notes.length > 0 ? "warn" : undefined, notes.join(", ")),
     cell("Last error", peer?.last_error || "none", undefined, peer?.last_error_time ? time(peer.last_error_time) : undefined),
   );
   return line;

@@ -92,6 +92,14 @@ pub(crate) trait MembershipStore: Send + Sync {
     /// The conversations in which at least one of our users is; every change that was answered is seen.
     async fn load(&self, ids: &[Qualified<ConversationId>]) -> Result<Vec<Arc<RemoteConversation>>, StoreError>;
 
+    /// At most `limit` places of our users in conversations of a backend, in order, after one.
+    async fn places(
+        &self,
+        domain: &Domain,
+        after: Option<(ConversationId, UserId)>,
+        limit: usize,
+    ) -> Result<Vec<(ConversationId, UserId)>, StoreError>;
+
     /// Applies an event of the owner: rows, the lane's position and what our users are told, in one job.
     async fn apply_event(
         &self,

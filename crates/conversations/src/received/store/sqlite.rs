@@ -84,11 +84,21 @@ fn write_members(tx: &Connection, id: &Qualified<ConversationId>, change: &Membe
     Ok(())
 }
 
-/// Places of our users in conversations of a backend.
-fn first_places(tx: &Connection, domain: &Domain, limit: i64) -> Result<Vec<(ConversationId, UserId)>, StoreError> {
-    let sql = "SELECT conversation, user FROM conversations_remote WHERE domain = ?1 LIMIT ?2";
+/// Places of our users in conversations of a backend, in order, after one.
+fn places_after(
+    tx: &Connection,
+    domain: &Domain,
+    after: Option<(ConversationId, UserId)>,
+    limit: i64,
+) -> Result<Vec<(ConversationId, UserId)>, StoreError> {
+    let sql = "SELECT conversation, user FROM conversations_remote WHERE domain = ?1 AND (conversation, user) > (?2, ?3) \
+               ORDER BY conversation, user LIMIT ?4";
     let mut statement = tx.prepare_cached(sql)?;
-    let rows = statement.query_map(params![domain.as_str(), limit], |row| {
+    let (conversation, user) = match &after {
+        Some((conversation, user)) => (conversation.as_bytes().as_slice(), user.as_bytes().as_slice()),
+        None => (&[][..], &[][..]),
+    };
+    let rows = statement.query_map(params![domain.as_str(), conversation, user, limit], |row| {
         Ok((ConversationId::new(Uuid::from_bytes(row.get(0)?)), UserId::new(Uuid::from_bytes(row.get(1)?))))
     })?;
     Ok(rows.collect::<Result<Vec<_>, _>>()?)
@@ -139,6 +149,17 @@ impl MembershipStore for SqliteMemberships {
         Ok(found)
     }
 
+    async fn places(
+        &self,
+        domain: &Domain,
+        after: Option<(ConversationId, UserId)>,
+        limit: usize,
+    ) -> Result<Vec<(ConversationId, UserId)>, StoreError> {
+        let domain = domain.clone();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.shared.db.read(move |tx| places_after(tx, &domain, after, limit)).await
+    }
+
     async fn apply_event(
         &self,
         id: Qualified<ConversationId>,
@@ -183,7 +204,7 @@ impl MembershipStore for SqliteMemberships {
             let job = move |tx: &Connection| {
                 let turn = Turn::begin();
                 let (mut places, mut users) = (Vec::new(), BTreeSet::new());
-                for (conversation, user) in first_places(tx, &backend, limit)? {
+                for (conversation, user) in places_after(tx, &backend, None, limit)? {
                     let id = Qualified::new(conversation, backend.clone());
                     let change = MemberChange { leave: [user].into(), ..MemberChange::default() };
                     write_members(tx, &id, &change)?;

@@ -65,6 +65,11 @@ pub(crate) async fn forgets_a_backend(store: &dyn MembershipStore, index: &dyn C
         let id = conversation(number, "ended.test");
         store.apply_relation(id.clone(), join(&[ann, ben]), mark(&id, ann, 1), vec![]).await.unwrap();
     }
+    let (first, third) = (conversation(1, "ended.test").id, conversation(3, "ended.test").id);
+    let places = async |after| store.places(&ended, after, 3).await.unwrap();
+    assert_eq!(places(None).await.first(), Some(&(first, ann)));
+    assert_eq!(places(Some(places(None).await[2])).await.last(), Some(&(third, ben)));
+    assert!(places(Some((third, ben))).await.is_empty());
     let told = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
     let mut steps = Vec::new();
     for _ in 0..3 {

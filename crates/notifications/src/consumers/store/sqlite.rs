@@ -87,6 +87,9 @@ impl ConsumerStore for SqliteQueues {
                     let client = client.map(|client| client.0.cast_signed());
                     tx.prepare_cached(&sql)?.execute(params![user.as_bytes(), client])?;
                 }
+                if client.is_none() {
+                    tx.prepare_cached("DELETE FROM notifications_gaps WHERE user = ?")?.execute([user.as_bytes()])?;
+                }
                 Ok(())
             })
             .await

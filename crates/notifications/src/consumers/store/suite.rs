@@ -17,7 +17,7 @@ fn user() -> UserId {
 
 async fn append(store: &dyn QueueStore, client: Option<ClientId>, event: u8) -> u64 {
     let event_id = EventId::from_bytes(&[event; 16]).unwrap();
-    let entry = Entry { user: user(), client, event_id, event: Bytes::from_static(b"{}") };
+    let entry = Entry { user: user(), client, event_id, event: Bytes::from_static(b"{}"), missed: false };
     let ids: Vec<Option<NotificationId>> = store.append(Arc::from([entry])).await.unwrap();
     ids[0].unwrap().ticks().unwrap()
 }

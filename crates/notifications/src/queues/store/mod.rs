@@ -1,5 +1,6 @@
 //! Where queues are kept.
 
+mod renewal;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
@@ -24,6 +25,8 @@ pub(crate) struct Entry {
     pub event_id: EventId,
     /// One JSON object, kept and given back as it is.
     pub event: Bytes,
+    /// Events are missing before this one: whoever has not read up to it is told.
+    pub missed: bool,
 }
 
 /// An event in a queue.
@@ -53,10 +56,14 @@ pub(crate) trait QueueStore: Send + Sync {
     ///
     /// All entries or none. Calls take effect in the order in which their futures are first polled, and ids grow in
     /// that order. When a user's queue passes its bounds, its oldest events are dropped.
+    ///
+    /// After an entry before which events are missing, [`QueueStore::page`] knows no earlier event any more, and every
+    /// client that acknowledges has missed something. One that follows another such entry within a minute, with nothing in
+    /// between, changes nothing and gets no id.
     async fn append(&self, entries: Arc<[Entry]>) -> Result<Vec<Option<NotificationId>>, StoreError>;
 
     /// At most `size` events after `since`, or from the oldest one without it, and at most `bytes` of them unless
-    /// the first alone is larger. `None` when `since` is not in the user's queue.
+    /// the first alone is larger. `None` when `since` is not in the user's queue, or events are missing after it.
     async fn page(
         &self,
         user: UserId,

@@ -23,7 +23,7 @@ use crate::push_tokens;
 use super::{Entry, Page, QueueStore, Reader, Stored};
 
 /// The tables of this service.
-pub(crate) const MIGRATIONS: &[Migration] = &[QUEUES, CONSUMERS, push_tokens::store::MIGRATION];
+pub(crate) const MIGRATIONS: &[Migration] = &[QUEUES, CONSUMERS, push_tokens::store::MIGRATION, GAPS];
 
 const QUEUES: Migration = Migration {
     name: "queues",
@@ -62,6 +62,12 @@ const CONSUMERS: Migration = Migration {
         ) WITHOUT ROWID;",
 };
 
+const GAPS: Migration = Migration {
+    name: "where events are missing",
+    sql: "CREATE TABLE notifications_gaps (user BLOB PRIMARY KEY, tick INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE notifications_restored (restore BLOB NOT NULL);",
+};
+
 /// `client` of an event for all clients. Not a client's id: that would take a key whose hash starts with 64 zero bits.
 const ALL_CLIENTS: i64 = 0;
 /// Users whose queue sizes are remembered.
@@ -93,6 +99,17 @@ const REMOVE_USER: &str = "DELETE FROM notifications_queue WHERE tick IN (SELECT
 const MISS: &str = "UPDATE notifications_consumer SET missed = 1 \
     WHERE user = ?1 AND floor < ?2 AND (?3 = 0 OR client = ?3) AND NOT EXISTS (SELECT 1 FROM notifications_acknowledged \
     AS known WHERE known.user = ?1 AND known.client = notifications_consumer.client AND known.tick = ?2)";
+
+/// Clients that acknowledge have missed something.
+const MISS_ALL: &str = "UPDATE notifications_consumer SET missed = 1 WHERE user = ?";
+const OPEN_GAP: &str = "INSERT INTO notifications_gaps (user, tick) VALUES (?, ?) \
+    ON CONFLICT (user) DO UPDATE SET tick = excluded.tick";
+/// The tick of a gap after which nothing came.
+const NEWEST_IS_GAP: &str = "SELECT tick FROM notifications_gaps WHERE user = ?1 AND tick = \
+    (SELECT max(tick) FROM notifications_queue INDEXED BY notifications_queue_by_tick WHERE user = ?1)";
+const GAP_AFTER: &str = "SELECT 1 FROM notifications_gaps WHERE user = ? AND tick > ?";
+/// Gaps within so many ticks are one.
+const ONE_GAP: i64 = 60 * 10_000_000;
 
 /// Bounds of one user's queue.
 #[derive(Debug, Clone, Copy)]
@@ -211,6 +228,10 @@ impl Shared {
                 None => measure(tx, entry.user)?,
             };
             let tick = self.next_tick();
+            if entry.missed && is_gap(tx, entry.user, as_i64(tick))? {
+                ids.push(None);
+                continue;
+            }
             let id = self.id(tick);
             let size = i64::try_from(entry.event.len()).unwrap_or(i64::MAX);
             let inserted = insert.execute(params![
@@ -224,6 +245,10 @@ impl Shared {
             ])? > 0;
             let held = if inserted { self.bound(tx, entry.user, size, held)? } else { held };
             usage.insert(entry.user, held);
+            if inserted && entry.missed {
+                tx.prepare_cached(OPEN_GAP)?.execute(params![entry.user.as_bytes(), as_i64(tick)])?;
+                tx.prepare_cached(MISS_ALL)?.execute([entry.user.as_bytes()])?;
+            }
             ids.push(inserted.then_some(id));
         }
         Ok(ids)
@@ -277,6 +302,13 @@ impl Shared {
         }
         Ok(held)
     }
+}
+
+/// Whether the newest of a queue is a gap of a moment ago.
+fn is_gap(tx: &Connection, user: UserId, now: i64) -> Result<bool, StoreError> {
+    let found =
+        tx.prepare_cached(NEWEST_IS_GAP)?.query_row([user.as_bytes()], |row| row.get::<_, i64>(0)).optional()?;
+    Ok(found.is_some_and(|tick| now.saturating_sub(tick) < ONE_GAP))
 }
 
 fn measure(tx: &Connection, user: UserId) -> Result<Usage, StoreError> {
@@ -354,6 +386,9 @@ fn page(
     if let Some((tick, id)) = since {
         let params = params![tick, user.as_bytes(), id.as_bytes(), None::<i64>];
         if !tx.prepare_cached(GET)?.exists(params)? {
+            return Ok(None);
+        }
+        if tx.prepare_cached(GAP_AFTER)?.exists(params![user.as_bytes(), tick])? {
             return Ok(None);
         }
     }

@@ -21,6 +21,7 @@ fn entry(owner: u8, client: Option<u64>, event: u8) -> Entry {
         client: client.map(ClientId),
         event_id: EventId::from_bytes(&[event; 16]).unwrap(),
         event: Bytes::from(format!(r#"{{"n":{event}}}"#)),
+        missed: false,
     }
 }
 
@@ -105,6 +106,28 @@ pub(crate) async fn an_unknown_since_is_reported(store: &dyn QueueStore) {
     let mut other_node = *ann.as_bytes();
     other_node[15] ^= 1;
     assert!(page(NotificationId::from_bytes(&other_node).unwrap()).await.is_none());
+}
+
+/// Whoever has not read past a gap is told; gaps that follow each other at once are one.
+pub(crate) async fn a_gap_is_reported(store: &dyn QueueStore, now: impl Fn(i64)) {
+    now(1_700_000_000_000);
+    let before = append_one(store, entry(ANN, None, 1)).await;
+    let bob = append_one(store, entry(BOB, None, 1)).await;
+    let gap = |event| Entry { missed: true, ..entry(ANN, None, event) };
+    let ids = append(store, vec![gap(2), gap(3), gap(2)]).await;
+    let (first, rest) = (ids[0].unwrap(), &ids[1..]);
+    assert_eq!(rest, [None, None]);
+    let page = async |since| store.page(user(ANN), None, since, 10, NO_LIMIT).await.unwrap();
+    assert!(page(Some(before)).await.is_none());
+    assert_eq!(page(None).await.unwrap().notifications.len(), 2);
+    assert!(page(Some(first)).await.unwrap().notifications.is_empty());
+    assert!(store.page(user(BOB), None, Some(bob), 10, NO_LIMIT).await.unwrap().is_some());
+    let after = append_one(store, entry(ANN, None, 4)).await;
+    assert_eq!(page(Some(first)).await.unwrap().notifications.len(), 1);
+    assert!(append(store, vec![gap(5)]).await[0].is_some(), "something came in between");
+    assert!(page(Some(after)).await.is_none());
+    now(1_700_000_100_000);
+    assert!(append(store, vec![gap(6)]).await[0].is_some(), "that was long ago");
 }
 
 /// Removal forgets what it says and nothing else, and ids never go back.
