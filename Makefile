@@ -12,14 +12,17 @@ ALL = --workspace --all-features
 BUILD = $(CARGO) test $(CARGO_FLAGS) $(ALL) --no-run --test local
 # Without samples there is nothing to compare with.
 NO_SAMPLES = -- --skip golden
+# Where tests of whole backends note which routes they ask.
+NOTES = $(ALDIS)/asked
 FUZZ_SECONDS ?= 60
+SCHEMATHESIS_SECONDS ?= 180
 # Starts a command line with a Node of version 20 or later, which is fetched when the machine has none.
 WITH_NODE = PATH="$$(scripts/node.sh):$$PATH" &&
 WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-golden test-s3 test-turn fuzz check docs structure fmt deny bench bench-parts
+.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-schemathesis test-golden test-s3 test-turn fuzz check docs docs-api structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,13 +39,20 @@ clean-local: ## remove the backends of `make run` and all their data
 	@exec $(ALDIS)/debug/aldis local clean --dir '$(LOCAL)'
 
 test: ## all tests that need nothing but Rust and a C compiler
-	$(CARGO) test $(CARGO_FLAGS) $(ALL) $(NO_SAMPLES)
+	@rm -rf '$(NOTES)'
+	ALDIS_COVERAGE='$(NOTES)' $(CARGO) test $(CARGO_FLAGS) $(ALL) $(NO_SAMPLES)
+	scripts/check-coverage.sh '$(NOTES)'
 
 test-unit: ## rules and stores only
 	$(CARGO) test $(CARGO_FLAGS) $(ALL) --exclude aldis-it $(NO_SAMPLES)
 
 test-it: ## whole backends only
 	$(CARGO) test $(CARGO_FLAGS) $(ALL) --test it
+
+docs-api: ## write docs/client-api.md anew, with the tests that ask each route
+	@rm -rf '$(NOTES)'
+	ALDIS_COVERAGE='$(NOTES)' $(CARGO) test $(CARGO_FLAGS) $(ALL) --test it -- --skip documentation:: --skip golden
+	ALDIS_WRITE_CLIENT_API='$(NOTES)' $(CARGO) test $(CARGO_FLAGS) $(ALL) --test it -- documentation::
 
 tests/client/node_modules: tests/client/package.json tests/client/package-lock.json
 	$(WITH_NODE) cd tests/client && npm ci
@@ -63,6 +73,11 @@ test-status: tests/browser/node_modules ## the status page in a real browser (Ch
 
 test-s3: ## files in an object store: one of our own, or the one that ALDIS_TEST_S3_ENDPOINT names
 	$(CARGO) test $(CARGO_FLAGS) $(ALL) --lib -- tests::s3
+
+test-schemathesis: ## requests made up from openapi.json against two backends: SCHEMATHESIS_SECONDS=180
+	$(BUILD)
+	python="$$(scripts/venv.sh schemathesis tests/schemathesis/requirements.txt)/python" && \
+		"$$python" tests/schemathesis/run.py --binary $(ALDIS)/debug/aldis --seconds $(SCHEMATHESIS_SECONDS)
 
 fuzz: ## search longer for input from outside that is read wrongly: FUZZ_SECONDS=60 for each target
 	BOLERO_RANDOM_TEST_TIME_MS=$$(($(FUZZ_SECONDS) * 1000)) BOLERO_RANDOM_ITERATIONS=1000000000 \

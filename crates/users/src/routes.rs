@@ -27,7 +27,7 @@ use crate::{
 const PROPERTY_BODY_BYTES: usize = properties::MAX_VALUE_BYTES + 64 * 1024;
 
 /// What is wrong with a cookie or token of `/access`; told apart by their messages.
-const COOKIE: &[Label] = &[label::MISSING_COOKIE];
+const COOKIE: &[Label] = &[label::MISSING_COOKIE, label::SUSPENDED];
 /// What a password check can answer.
 const PASSWORD: &[Label] =
     &[label::INVALID_CREDENTIALS, label::MISSING_AUTH, label::TOO_MANY_FAILED_LOGINS, label::PASSWORDS_OVERLOADED];

@@ -9,7 +9,7 @@ import { build, plain } from './payloads.js';
 
 const PROTEUS = 'proteus';
 /** API versions that the client may choose from. */
-const VERSIONS = { lowest: 8, highest: 13 };
+const VERSIONS = { lowest: 8, highest: Number(process.env.HIGHEST_VERSION ?? 13) };
 /** Few, so that a client is made quickly. */
 const PREKEYS = 10;
 
@@ -43,6 +43,9 @@ export class Person {
     };
     this.#account = new Account(client, options);
     const { version, domain, isFederated } = await this.#account.useAPIVersion(VERSIONS.lowest, VERSIONS.highest);
+    if (version !== VERSIONS.highest) {
+      throw new Error(`the client chose version ${version}, although ${VERSIONS.highest} is spoken`);
+    }
     return { version, domain, isFederated };
   }
 

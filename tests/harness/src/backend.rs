@@ -356,7 +356,7 @@ impl Backend {
     }
 
     fn operations(&self) -> Result<Api> {
-        Ok(Api::new(&format!("http://{}:{OPERATIONS}", self.address), "ws://unused")?.with_version(None))
+        Api::other(&format!("http://{}:{OPERATIONS}", self.address))
     }
 
     fn mail(&self) -> MailFolder {

@@ -283,8 +283,7 @@ impl LocalFederation {
 
     /// `GET` on the listener for health and metrics of a backend, or of a service.
     pub async fn operations(&self, name: &str, path: &str) -> Result<Answer> {
-        let operations = Api::new(&self.process(name)?.operations, "ws://unused")?.with_version(None);
-        operations.get(path).await
+        Api::other(&self.process(name)?.operations)?.get(path).await
     }
 
     /// Address of the DNS server.

@@ -8,6 +8,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungsten
 
 use super::{
     account::User,
+    conformance,
     http::{VERSION, encode},
 };
 use crate::wait::soon;
@@ -49,6 +50,7 @@ impl User {
         let (token, client) = (encode(&self.session().token), self.client()?);
         let path = format!("/v{VERSION}/events?access_token={token}&client={client}&sync_marker={MARKER}");
         let opened = soon("the socket", connect_async(self.api.socket_url(&path))).await?;
+        conformance::opened(&path)?;
         Ok(Consumer { stream: opened.context("opening the acknowledged socket")?.0 })
     }
 }

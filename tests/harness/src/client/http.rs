@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::conformance::{self, Seen};
+
 /// How long any request may take, slow peers included.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The version that apps of today pick.
@@ -20,6 +22,7 @@ pub struct Api {
     base: String,
     socket_base: String,
     version: Option<u32>,
+    described: bool,
     http: reqwest::Client,
 }
 
@@ -34,7 +37,12 @@ impl Api {
             .build()
             .context("HTTP client")?;
         let trim = |url: &str| url.trim_end_matches('/').to_owned();
-        Ok(Self { base: trim(base), socket_base: trim(socket_base), version: Some(VERSION), http })
+        Ok(Self { base: trim(base), socket_base: trim(socket_base), version: Some(VERSION), described: true, http })
+    }
+
+    /// Another listener than that of the client API: no version, and no description that answers are held against.
+    pub fn other(base: &str) -> Result<Self> {
+        Ok(Self { version: None, described: false, ..Self::new(base, "")? })
     }
 
     /// The same backend, asked in another version; `None` leaves the prefix away.
@@ -121,30 +129,53 @@ impl Call<'_> {
         self.header(header::CONTENT_TYPE.as_str(), content_type)
     }
 
-    /// Sends it. An error means that no complete answer came.
+    /// Sends it. An error means that no complete answer came, or one that the description of the API does not allow.
     pub async fn send(self) -> Result<Answer> {
-        let (what, response) = self.begin().await?;
+        let (asked, response) = self.begin().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = response.bytes().await.with_context(|| format!("{what}: reading the answer"))?;
-        Ok(Answer { what, status, headers, body })
+        let body = response.bytes().await.with_context(|| format!("{}: reading the answer", asked.what))?;
+        asked.check(status, &headers, Some(&body))?;
+        Ok(Answer { what: asked.what, status, headers, body })
     }
 
     /// Sends it, and hands over the body of the answer part by part instead of keeping it.
     pub async fn read(self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<Answer> {
-        let (what, mut response) = self.begin().await?;
+        let (asked, mut response) = self.begin().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        while let Some(part) = response.chunk().await.with_context(|| format!("{what}: reading the answer"))? {
+        asked.check(status, &headers, None)?;
+        while let Some(part) = response.chunk().await.with_context(|| format!("{}: reading the answer", asked.what))? {
             take(&part)?;
         }
-        Ok(Answer { what, status, headers, body: Bytes::new() })
+        Ok(Answer { what: asked.what, status, headers, body: Bytes::new() })
     }
 
-    async fn begin(self) -> Result<(String, reqwest::Response)> {
+    async fn begin(self) -> Result<(Asked, reqwest::Response)> {
         let what = format!("{} {}", self.method, self.path);
-        let request =
-            self.api.http.request(self.method, self.api.url(&self.path)).headers(self.headers).body(self.body);
+        let url = self.api.url(&self.path);
+        let request = self.api.http.request(self.method.clone(), &url).headers(self.headers).body(self.body);
         let response = request.timeout(self.patience).send().await.with_context(|| what.clone())?;
-        Ok((what, response))
+        let path = url.strip_prefix(&self.api.base).unwrap_or_default().to_owned();
+        Ok((Asked { what, method: self.method, path, is_described: self.api.described }, response))
+    }
+}
+
+/// A request that was sent.
+struct Asked {
+    what: String,
+    method: Method,
+    /// With version and query.
+    path: String,
+    is_described: bool,
+}
+
+impl Asked {
+    /// Holds an answer against the description of the API; `None` for a body that is not kept.
+    fn check(&self, status: u16, headers: &HeaderMap, body: Option<&[u8]>) -> Result<()> {
+        if !self.is_described {
+            return Ok(());
+        }
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        conformance::check(&Seen { method: &self.method, path: &self.path, status, content_type, body })
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod account;
 mod assets;
+mod conformance;
 mod consumer;
 pub mod http;
 mod mail;
@@ -15,6 +16,7 @@ pub mod wire;
 
 pub use account::{Body, PASSWORD, Person, Session, User};
 pub use assets::{StoredAsset, asset_form};
+pub use conformance::conforming;
 pub use consumer::{Consumed, Consumer};
 pub use http::{Answer, Api, Call, encode};
 pub use mail::{Mail, MailFolder};

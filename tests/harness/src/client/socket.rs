@@ -13,7 +13,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message as Frame},
 };
 
-use super::{account::User, http::encode, message::Received};
+use super::{account::User, conformance, http::encode, message::Received};
 use crate::wait::soon;
 
 /// A notification as stored or as sent on a socket.
@@ -103,6 +103,7 @@ impl User {
     /// Opens this session's socket.
     pub async fn open_socket(&self) -> Result<Socket> {
         let (stream, _) = soon("the socket", connect_async(self.socket_url())).await?.context("opening the socket")?;
+        conformance::opened("/await")?;
         Ok(Socket { stream, ahead: VecDeque::new(), seen: Vec::new(), ids: HashSet::new() })
     }
 
