@@ -19,7 +19,9 @@ fn read(reader: &User, events: &[Consumed]) -> Result<Vec<String>> {
 async fn what_is_not_acknowledged_comes_again_after_a_crash() -> Result<()> {
     let mut federation = processes(&[ALPHA, BETA]).await?;
     let (ann, bob) = (federation.user(ALPHA, "Ann").await?, federation.user(BETA, "Bob").await?);
-    let conversation = connect(&ann, &bob).await?;
+    connect(&ann, &bob).await?;
+    // Of alpha, so that it takes messages while beta is down.
+    let conversation = ann.group("Group", &[&bob.id]).await?;
     bob.become_consumer().await?;
     let sent = texts("message", 5);
     let mut socket = bob.consume().await?;
