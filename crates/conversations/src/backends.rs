@@ -35,6 +35,8 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 const MAX_MESSAGE_BYTES: usize = 48 * 1024 * 1024;
 /// An owner that asks other backends in turn needs longer than one call.
 const OWNER_DEADLINE: Duration = Duration::from_secs(20);
+/// Most time for asking for clients.
+const CLIENTS_DEADLINE: Duration = Duration::from_secs(10);
 /// A call that broke sooner than this is made again.
 const RETRY_WITHIN: Duration = Duration::from_secs(3);
 
@@ -146,8 +148,13 @@ impl Backends {
 
     /// The clients of users of `domain`, as that backend says now or has let us rely on; users without clients are left
     /// out.
-    pub(crate) async fn list_clients(&self, domain: &Domain, users: &[UserId]) -> Result<ClientMap, PeerError> {
-        let options = CallOptions::default();
+    pub(crate) async fn list_clients(
+        &self,
+        domain: &Domain,
+        users: &[UserId],
+        patience: Option<Duration>,
+    ) -> Result<ClientMap, PeerError> {
+        let options = CallOptions { deadline: patience.map(|it| it.min(CLIENTS_DEADLINE)), ..CallOptions::default() };
         let mut map = HashMap::with_capacity(users.len());
         let asked_at = tokio::time::Instant::now();
         let unknown = self.leases.known(domain, users, &mut map, asked_at);

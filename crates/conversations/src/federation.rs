@@ -123,8 +123,9 @@ impl Conversations for ConversationsServer {
     ) -> Result<Response<pb::SendMessageResponse>, Status> {
         let origin = self.admit(&request)?;
         let key = idempotency_key(&request)?;
-        let request = request.into_inner();
-        let sending = read_sending(&self.app, origin, key, request)?;
+        let patience = aldis_peers::timeout(request.metadata().as_ref());
+        let sending = read_sending(&self.app, origin, key, request.into_inner())?;
+        let sending = sending.map(|sending| Sending { patience, ..sending });
         let outcome = match sending {
             Ok(sending) => self.app.send_here(&sending).await,
             Err(error) => Err(error),
@@ -259,7 +260,7 @@ fn read_sending(
     }
     let key = answer_key(&origin, MESSAGE, &key);
     let sender = Qualified::new(sender, origin);
-    Ok(Ok(Sending { conversation, sender, origin_clients: Some(clients), key, message }))
+    Ok(Ok(Sending { conversation, sender, origin_clients: Some(clients), patience: None, key, message }))
 }
 
 fn read_users(users: &[pb::QualifiedId]) -> Result<Vec<Qualified<UserId>>, InvalidWire> {

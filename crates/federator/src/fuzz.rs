@@ -10,11 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use prost::Message;
 use rustls_pki_types::CertificateDer;
 
-use crate::{
-    hello::Capabilities,
-    identity::Shown,
-    rpc::{self, GRPC_TIMEOUT, Rpc},
-};
+use crate::{hello::Capabilities, identity::Shown, rpc::Rpc};
 
 #[test]
 fn method_paths() {
@@ -34,8 +30,8 @@ fn deadlines() {
     check!().with_type::<(u64, u8, Vec<u8>)>().for_each(|(digits, unit, bytes)| {
         for text in [format!("{digits}{}", char::from(*unit)).into_bytes(), bytes.clone()] {
             let Ok(value) = HeaderValue::from_bytes(&text) else { continue };
-            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(GRPC_TIMEOUT), value)]);
-            if let Some(timeout) = rpc::timeout(&headers) {
+            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(aldis_peers::GRPC_TIMEOUT), value)]);
+            if let Some(timeout) = aldis_peers::timeout(&headers) {
                 assert!(text.len() <= 9 && timeout <= Duration::from_secs(99_999_999 * 3_600));
             }
         }

@@ -10,7 +10,6 @@ const PREFIX: &str = "/aldis.federation.v1.";
 const MAX_SEGMENT_BYTES: usize = 64;
 /// W3C trace context.
 pub(crate) const TRACEPARENT: &str = "traceparent";
-pub(crate) const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// What passes in a request, beside deadline, origin and trace context, which are set anew.
 const REQUEST_HEADERS: [&str; 4] = ["content-type", "grpc-encoding", "grpc-accept-encoding", metadata::IDEMPOTENCY_KEY];
@@ -113,31 +112,12 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     value.starts_with(b"application/grpc") && matches!(value.get(16), None | Some(b'+' | b';'))
 }
 
-/// Reads `grpc-timeout`; `None` when absent or malformed.
-pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let value: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(value * 3_600),
-        "M" => Duration::from_secs(value * 60),
-        "S" => Duration::from_secs(value),
-        "m" => Duration::from_millis(value),
-        "u" => Duration::from_micros(value),
-        "n" => Duration::from_nanos(value),
-        _ => return None,
-    })
-}
-
 /// Tells the callee how much time is left, a little less than we wait, so that its own word arrives before our patience
 /// ends.
 pub(crate) fn state_timeout(headers: &mut HeaderMap, left: Duration) {
     let left = left.saturating_sub((left / 10).min(Duration::from_millis(250)));
     let millis = left.as_millis().clamp(1, 99_999_999);
     if let Ok(value) = HeaderValue::try_from(format!("{millis}m")) {
-        headers.insert(GRPC_TIMEOUT, value);
+        headers.insert(aldis_peers::GRPC_TIMEOUT, value);
     }
 }

@@ -73,6 +73,7 @@ impl App {
                     conversation: *id.id(),
                     sender: self.own_user(session.user),
                     origin_clients: None,
+                    patience: None,
                     key: answer_key(&self.domain, MESSAGE, &key),
                     message,
                 };

@@ -165,6 +165,6 @@ impl App {
         }
         let key = message_key(conversation, session.user, message.sender, &body);
         let key = answer_key(&self.domain, MESSAGE, &key);
-        self.send_here(&Sending { conversation, sender, origin_clients: None, key, message }).await
+        self.send_here(&Sending { conversation, sender, origin_clients: None, patience: None, key, message }).await
     }
 }

@@ -1,6 +1,9 @@
 //! Sending a Proteus message to a conversation of ours, for a member of any backend.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use aldis_delivery::{Delivery, Outgoing, Peer};
 use aldis_peers::FAN_OUT;
@@ -52,6 +55,8 @@ pub(crate) struct Sending {
     pub sender: Qualified<UserId>,
     /// Clients of the users of the sender's backend, when that is another one.
     pub origin_clients: Option<ClientMap>,
+    /// How long the sender's backend waits, when that is another one and says so.
+    pub patience: Option<Duration>,
     /// Names the request, so that a retry gets the first answer.
     pub key: AnswerKey,
     pub message: NewMessage,
@@ -143,10 +148,12 @@ impl App {
             let known = users.into_iter().filter_map(|user| Some((user, clients.get(&user)?.clone()))).collect();
             present.clients.insert(sending.sender.domain.clone(), sorted(known));
         }
+        // Who waits at another backend still has to get the answer when one of those that are asked hangs.
+        let patience = sending.patience.map(|left| left / 2);
         let answers: Vec<_> = stream::iter(by_domain)
             .map(|(domain, users)| async move {
                 let clients = if self.policy.allows(&domain) {
-                    self.backends.list_clients(&domain, &users).await.map_err(Some)
+                    self.backends.list_clients(&domain, &users, patience).await.map_err(Some)
                 } else {
                     Err(None)
                 };

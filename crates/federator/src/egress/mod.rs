@@ -112,7 +112,7 @@ impl Egress {
         if !shared.policy.allows(&call.domain) {
             return Err(Failure::denied("this backend does not federate with the target").into());
         }
-        let asked = rpc::timeout(request.headers()).filter(|_| call.kind != Kind::Stream);
+        let asked = aldis_peers::timeout(request.headers()).filter(|_| call.kind != Kind::Stream);
         call.patience = asked.unwrap_or(shared.call_deadline).min(shared.call_deadline);
         let deadline = call.started + call.patience;
         let peer = timeout_at(deadline, self.pool.peer(&call.domain))

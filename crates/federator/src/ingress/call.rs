@@ -111,7 +111,7 @@ impl Ingress {
         let channel = self.channel(component).ok_or_else(|| unknown("this backend does not offer the service"))?;
         let shape = rpc.shape();
         let deadline = (shape != Shape::Events).then(|| {
-            let asked = rpc::timeout(request.headers()).unwrap_or(self.call_deadline);
+            let asked = aldis_peers::timeout(request.headers()).unwrap_or(self.call_deadline);
             Instant::now() + asked.min(self.call_deadline)
         });
         Ok(Admitted {

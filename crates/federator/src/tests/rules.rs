@@ -94,7 +94,7 @@ fn timeouts_are_read_as_grpc_writes_them() {
     let read = |text: &'static str| {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-timeout", HeaderValue::from_static(text));
-        rpc::timeout(&headers)
+        aldis_peers::timeout(&headers)
     };
     assert_eq!(read("10S"), Some(Duration::from_secs(10)));
     assert_eq!(read("250m"), Some(Duration::from_millis(250)));
