@@ -285,16 +285,18 @@ impl Server {
             self.receive.renewed(origin, incarnation).await.map_err(store_failed)?;
             self.mark_all(origin).await.map_err(store_failed)?;
         }
-        if let Some(epoch) = self.raise_epoch(origin, incarnation, open.epoch).await.map_err(store_failed)? {
-            answer(answers, deliver_response::Content::Fenced(Fenced { epoch })).await?;
-            return Ok(None);
-        }
         let state = {
             let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
             origins.entry(origin.domain().clone()).or_default().clone()
         };
-        let number = state.newest.fetch_add(1, Ordering::SeqCst) + 1;
         let mut lanes = state.lanes.lock().await;
+        // Under the lock: of two relays that open at once, the earlier one must not become the newest stream.
+        if let Some(epoch) = self.raise_epoch(origin, incarnation, open.epoch).await.map_err(store_failed)? {
+            drop(lanes);
+            answer(answers, deliver_response::Content::Fenced(Fenced { epoch })).await?;
+            return Ok(None);
+        }
+        let number = state.newest.fetch_add(1, Ordering::SeqCst) + 1;
         if lanes.incarnation != incarnation {
             *lanes = Lanes { incarnation, last: HashMap::new() };
         }
