@@ -31,7 +31,7 @@ run: ## build and run two federated backends on this machine; prints a guide
 	$(BUILD)
 	@exec $(ALDIS)/debug/aldis local up --dir '$(LOCAL)' --ready-file '$(READY)'
 
-chat: tests/client/node_modules ## write messages in the terminal: ME=ann@alpha.test WITH=bob@beta.test (while `make run` runs)
+chat: tests/client/node_modules/.complete ## write messages in the terminal: ME=ann@alpha.test WITH=bob@beta.test (while `make run` runs)
 	@$(WITH_NODE) exec node tests/client/src/chat.js --ready '$(abspath $(READY))' --me '$(ME)' --with '$(WITH)'
 
 clean-local: ## remove the backends of `make run` and all their data
@@ -54,19 +54,17 @@ docs-api: ## write docs/client-api.md anew, with the tests that ask each route
 	ALDIS_COVERAGE='$(NOTES)' $(CARGO) test $(CARGO_FLAGS) $(ALL) --test it -- --skip documentation:: --skip golden
 	ALDIS_WRITE_CLIENT_API='$(NOTES)' $(CARGO) test $(CARGO_FLAGS) $(ALL) --test it -- documentation::
 
-tests/client/node_modules: tests/client/package.json tests/client/package-lock.json
-	$(WITH_NODE) cd tests/client && npm ci
-	@touch $@
+tests/client/node_modules/.complete: tests/client/package.json tests/client/package-lock.json
+	scripts/npm-ci.sh tests/client
 
-test-client: tests/client/node_modules ## the real JavaScript client against two backends
+test-client: tests/client/node_modules/.complete ## the real JavaScript client against two backends
 	$(BUILD)
 	$(WITH_NODE) cd tests/client && ALDIS_BIN=$(ALDIS)/debug/aldis npm test
 
-tests/browser/node_modules: tests/browser/package.json tests/browser/package-lock.json
-	$(WITH_NODE) cd tests/browser && npm ci
-	@touch $@
+tests/browser/node_modules/.complete: tests/browser/package.json tests/browser/package-lock.json
+	scripts/npm-ci.sh tests/browser
 
-test-status: tests/browser/node_modules ## the status page in a real browser (Chromium)
+test-status: tests/browser/node_modules/.complete ## the status page in a real browser (Chromium)
 	$(BUILD)
 	$(WITH_NODE) browser="$$(scripts/chromium.sh)" && cd tests/browser && \
 		CHROMIUM="$$browser" ALDIS_BIN=$(ALDIS)/debug/aldis npm test
