@@ -17,6 +17,7 @@ mod federation_errors;
 mod federation_failures;
 mod federation_failures_users;
 mod large_files;
+mod lost_answers;
 mod messages;
 mod mistakes;
 mod notifications;
