@@ -85,13 +85,17 @@ pub(crate) fn session(user: UserId, connection: u64) -> Session {
 
 impl Running {
     pub(crate) async fn start(config: Config) -> Self {
+        Self::start_with(config, &DbOptions::default()).await
+    }
+
+    pub(crate) async fn start_with(config: Config, store: &DbOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_750_000_000_000)));
         let verifier = TokenVerifier::new();
         verifier.update(AuthState::from_snapshot(&snapshot(1)));
         let deps = Dependencies {
             domain: "alpha.test".parse().unwrap(),
-            db: Db::open(&folder.path().join("aldis.db"), &DbOptions::default()).unwrap(),
+            db: Db::open(&folder.path().join("aldis.db"), store).unwrap(),
             clock,
             random: Arc::new(SystemRandom),
             verifier: verifier.clone(),

@@ -20,7 +20,6 @@ use std::sync::Arc;
 
 use aldis_types::{ClientId, ConnId, EventId, NotificationId, UserId};
 use bytes::Bytes;
-use futures::future::try_join_all;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use error::QueueError;
@@ -108,17 +107,17 @@ impl Queues {
         (Self { store, sockets, consumers, push_tokens, commands }, sequencer)
     }
 
-    /// Stores the deliveries and pushes them to open sockets, in order. Returns when all are durable; a caller that
-    /// gives up before does not stop it.
+    /// Stores the deliveries and pushes them to open sockets, in order. Returns when all are durable. After an error, or
+    /// when the caller gives up before, none is stored without all that come before it.
     pub(crate) async fn push(&self, deliveries: Vec<Delivery>) -> Result<(), QueueError> {
-        let mut answers = Vec::new();
         for deliveries in chunks(deliveries) {
             let (answer, answered) = oneshot::channel();
             let command = Command { deliveries, span: tracing::Span::current(), answer };
             self.commands.send(command).await.map_err(|_| QueueError::Stopping)?;
-            answers.push(async { answered.await.map_err(|_| QueueError::Stopping)? });
+            // One after the other: of two that are written at once the first may fail alone.
+            answered.await.map_err(|_| QueueError::Stopping)??;
         }
-        try_join_all(answers).await.map(drop)
+        Ok(())
     }
 
     /// From now on what comes for the client is kept until it acknowledged it.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aldis_proto::internal::v1::{Notification, PushRequest};
 use aldis_runtime::{ManualClock, SystemRandom};
 use aldis_storage::{Db, DbOptions};
 use aldis_types::{ClientId, EventId, Timestamp};
@@ -67,6 +68,22 @@ async fn sqlite_keeps_the_bounds() {
     // One event may be larger than a whole queue.
     engine.store.append([entry(9, 2 << 20)].into()).await.unwrap();
     assert_eq!(sizes().await, [2 << 20]);
+}
+
+#[tokio::test]
+async fn what_the_store_has_no_room_for_is_not_overtaken() {
+    let full = DbOptions { max_pages: Some(100), ..DbOptions::default() };
+    let running = Running::start_with(Config::default(), &full).await;
+    let large = |number| Notification {
+        event: format!(r#"{{"n":"{}"}}"#, "x".repeat(4_000)).into(),
+        ..notification(number, user(1), &[1])
+    };
+    // More than one write takes; there is room for the end alone.
+    let all = (0..300).map(|number| if number < 256 { large(number) } else { notification(number, user(1), &[1]) });
+    let refused = running.push.clone().push(PushRequest { notifications: all.collect() }).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    let (status, page) = running.get("/notifications?client=1").await;
+    assert_eq!((status, page["notifications"].as_array().map(Vec::len)), (200, Some(0)));
 }
 
 #[tokio::test]
