@@ -16,13 +16,16 @@ NO_SAMPLES = -- --skip golden
 NOTES = $(ALDIS)/asked
 FUZZ_SECONDS ?= 60
 SCHEMATHESIS_SECONDS ?= 180
+CRASH_SECONDS ?= 90
+CRASH_SEED ?= 1
+CRASH_BACKENDS ?= 2
 # Starts a command line with a Node of version 20 or later, which is fetched when the machine has none.
 WITH_NODE = PATH="$$(scripts/node.sh):$$PATH" &&
 WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-schemathesis test-golden test-s3 test-turn fuzz check docs docs-api structure fmt deny bench bench-parts
+.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-schemathesis test-golden test-s3 test-turn test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +88,11 @@ test-turn: ## credentials for calls against real TURN servers (Debian's coturn)
 	scripts/debian.sh turnserver coturn
 	$(BUILD)
 	ALDIS_BIN=$(ALDIS)/debug/aldis "$$(scripts/venv.sh turn tests/turn/requirements.txt)/python" tests/turn/test_turn.py
+
+test-crash: ## backends that fail while people write: CRASH_SECONDS=90 CRASH_SEED=1 CRASH_BACKENDS=2 (or 3)
+	$(CARGO) test $(CARGO_FLAGS) $(ALL) --no-run --test local --test plan
+	ALDIS_BIN=$(ALDIS)/debug/aldis $(ALDIS)/debug/aldis-crash --seconds $(CRASH_SECONDS) --seed $(CRASH_SEED) \
+		--backends $(CRASH_BACKENDS) --json $(ALDIS)/crash.json --logs $(ALDIS)/crash.log
 
 test-golden: ## our types against golden JSON: GOLDEN=folder with golden/ and golden-federation/
 	@test -d '$(GOLDEN)/golden' || { echo 'GOLDEN names the folder with golden/ and golden-federation/' >&2; exit 2; }

@@ -348,6 +348,46 @@ impl LocalFederation {
         gone(process.pid()?).await
     }
 
+    /// Asks a process to stop in good order; returns when it is gone.
+    pub async fn terminate(&mut self, name: &str) -> Result<()> {
+        self.signal(name, Signal::TERM)?;
+        let process = self.processes.get_mut(name).with_context(|| format!("no process {name}"))?;
+        let Some(child) = &mut process.child else { return gone(process.pid()?).await };
+        within(STOP, "the end of a process", async || {
+            child.try_wait()?.map(drop).with_context(|| format!("{name} is still there"))
+        })
+        .await
+    }
+
+    /// Whether a process is there; one that is stopped in its tracks is.
+    pub fn is_alive(&self, name: &str) -> Result<bool> {
+        let pid = self.process(name)?.pid()?;
+        Ok(test_kill_process(pid).is_ok() && !is_zombie(pid))
+    }
+
+    /// Stops the DNS server in its tracks: it answers nobody.
+    pub fn freeze_dns(&self) -> Result<()> {
+        self.signal_dns(Signal::STOP)
+    }
+
+    /// Lets the DNS server answer again.
+    pub fn thaw_dns(&self) -> Result<()> {
+        self.signal_dns(Signal::CONT)
+    }
+
+    fn signal_dns(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_raw(self.dns_pid).context("process id of the DNS server")?, signal)?)
+    }
+
+    /// Adds settings to the configuration file of a backend; they are in force when it is started again. Gives back
+    /// what the file said before.
+    pub fn configure(&self, domain: &str, settings: &str) -> Result<String> {
+        let file = &self.backend(domain)?.ready.config;
+        let before = std::fs::read_to_string(file)?;
+        settings::add(file, settings)?;
+        Ok(before)
+    }
+
     /// Starts a killed process again with the command of the ready file, and waits until its backend serves.
     pub async fn restart(&mut self, name: &str) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
@@ -391,6 +431,10 @@ impl LocalFederation {
     }
 
     fn end(&mut self, signal: Signal) -> Result<()> {
+        if self.dns_pid != 0 {
+            // Nor would the DNS server; it may be gone already.
+            let _ = self.thaw_dns();
+        }
         for process in self.processes.values_mut() {
             // A frozen process would not hear its leader.
             let _ = process.pid().map(|pid| kill_process(pid, Signal::CONT));

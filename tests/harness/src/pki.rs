@@ -5,7 +5,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 
 pub use rcgen::ExtendedKeyUsagePurpose as Usage;
 
@@ -58,6 +58,14 @@ impl Authority {
             certificate: certificate.der().clone(),
             issuer: Issuer::new(params, key),
         })
+    }
+
+    /// The authority with this certificate and key.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self> {
+        let key = KeyPair::from_pem(key_pem).context("key of the authority")?;
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).context("its certificate")?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).context("certificate of the authority")?;
+        Ok(Self { issuer, certificate_pem: certificate_pem.to_owned(), certificate })
     }
 
     /// An authority below this one, whose certificate nobody trusts by itself.

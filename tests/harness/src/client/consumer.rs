@@ -1,6 +1,6 @@
 //! The acknowledged socket: `/events`.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -26,15 +26,29 @@ pub struct Consumer {
 pub struct Consumed {
     /// What an acknowledgement names.
     pub tag: u64,
+    /// The id of its notification: the same when it is delivered again.
+    pub id: String,
     /// The event.
     pub event: Value,
+}
+
+/// What comes on it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// An event.
+    Event(Consumed),
+    /// Everything that waited when the socket was opened has come.
+    CaughtUp,
+    /// Events were missed.
+    Missed,
 }
 
 impl Consumed {
     fn read(frame: &Value) -> Result<Self> {
         let data = &frame["data"];
         let tag = data["delivery_tag"].as_u64().with_context(|| format!("no tag: {frame}"))?;
-        Ok(Self { tag, event: data["event"]["payload"][0].clone() })
+        let id = data["event"]["id"].as_str().with_context(|| format!("no id: {frame}"))?.to_owned();
+        Ok(Self { tag, id, event: data["event"]["payload"][0].clone() })
     }
 }
 
@@ -70,22 +84,33 @@ impl Consumer {
         soon("a frame on the acknowledged socket", read).await?
     }
 
+    /// What comes next, whatever it is.
+    pub async fn step(&mut self) -> Result<Step> {
+        let frame = self.next().await?;
+        match frame["type"].as_str() {
+            Some("event") => Ok(Step::Event(Consumed::read(&frame)?)),
+            Some("synchronization") if frame["data"]["marker_id"] == MARKER => Ok(Step::CaughtUp),
+            Some("notifications_missed") => Ok(Step::Missed),
+            _ => bail!("an unexpected frame: {frame}"),
+        }
+    }
+
     /// The next event.
     pub async fn event(&mut self) -> Result<Consumed> {
-        let frame = self.next().await?;
-        ensure!(frame["type"] == "event", "no event: {frame}");
-        Consumed::read(&frame)
+        match self.step().await? {
+            Step::Event(event) => Ok(event),
+            other => bail!("no event: {other:?}"),
+        }
     }
 
     /// Everything that waited when the socket was opened.
     pub async fn catch_up(&mut self) -> Result<Vec<Consumed>> {
         let mut waited = Vec::new();
         loop {
-            let frame = self.next().await?;
-            match frame["type"].as_str() {
-                Some("event") => waited.push(Consumed::read(&frame)?),
-                Some("synchronization") if frame["data"]["marker_id"] == MARKER => return Ok(waited),
-                _ => bail!("an unexpected frame: {frame}"),
+            match self.step().await? {
+                Step::Event(event) => waited.push(event),
+                Step::CaughtUp => return Ok(waited),
+                Step::Missed => bail!("events were missed"),
             }
         }
     }

@@ -17,7 +17,7 @@ pub mod wire;
 pub use account::{Body, PASSWORD, Person, Session, User};
 pub use assets::{StoredAsset, asset_form};
 pub use conformance::conforming;
-pub use consumer::{Consumed, Consumer};
+pub use consumer::{Consumed, Consumer, Step};
 pub use http::{Answer, Api, Call, encode};
 pub use mail::{Mail, MailFolder};
 pub use message::{Draft, MESSAGE, PROTOBUF, Received, Recipients, Status, path_of, users};
