@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "federation/v1/common.proto",
     "federation/v1/users.proto",
     "federation/v1/conversations.proto",
@@ -15,6 +15,7 @@ const FILES: [&str; 12] = [
     "internal/v1/admin.proto",
     "internal/v1/federator.proto",
     "internal/v1/outbox.proto",
+    "internal/v1/reconciliation.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -23,6 +23,7 @@ mod mistakes;
 mod notifications;
 mod operations;
 mod outbox;
+mod reconciliation;
 mod remotes;
 mod search;
 mod security;

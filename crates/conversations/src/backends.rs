@@ -84,7 +84,7 @@ impl Backends {
         self.peers.max_message_bytes(domain).await
     }
 
-    fn conversations(&self) -> ConversationsClient<Channel> {
+    pub(crate) fn conversations(&self) -> ConversationsClient<Channel> {
         ConversationsClient::new(self.peers.channel())
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)

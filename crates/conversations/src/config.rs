@@ -41,11 +41,16 @@ pub struct Quotas {
     ///
     /// Allowed: 1 to 100000000.
     pub invites_per_user: u32,
+    /// Pages of conversations with its users that it compares with what it holds; a comparison begins with one that counts
+    /// as 20.
+    ///
+    /// Allowed: 100 to 100000000.
+    pub comparisons: u32,
 }
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { invites: 12_000, invites_per_user: 120 }
+        Self { invites: 12_000, invites_per_user: 120, comparisons: 1200 }
     }
 }
 
@@ -83,6 +88,7 @@ impl Config {
         let quota = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
         // Less would never let a conversation of the largest size pass.
         in_range("quotas.invites", quota(self.quotas.invites), MAX_MEMBERS / 2, MAX_QUOTA)?;
-        in_range("quotas.invites_per_user", quota(self.quotas.invites_per_user), 1, MAX_QUOTA)
+        in_range("quotas.invites_per_user", quota(self.quotas.invites_per_user), 1, MAX_QUOTA)?;
+        in_range("quotas.comparisons", quota(self.quotas.comparisons), 100, MAX_QUOTA)
     }
 }

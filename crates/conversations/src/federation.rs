@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use aldis_api::{Fault, status};
+use aldis_delivery::LaneEnd;
 use aldis_proto::{
     convert::{self, InvalidWire},
     federation::v1::{
@@ -15,6 +16,7 @@ use aldis_proto::{
     },
     metadata,
 };
+use aldis_storage::StoreError;
 use aldis_types::{ClientId, ConnId, ConversationId, Domain, Member, Qualified, RoleName, Timestamp, UserId};
 use async_trait::async_trait;
 use prost::Message;
@@ -31,6 +33,10 @@ use crate::{
     },
     messages::{MESSAGE, MessageError, Sending, answer_key, message_key, wire::NewMessage},
     quotas::Quotas,
+    reconciliation::{
+        BUCKETS, PAGE,
+        store::{Page, ReconciliationStore, Side},
+    },
     users::ClientMap,
 };
 
@@ -44,6 +50,7 @@ const CHANGE: &str = "change";
 pub(crate) struct ConversationsServer {
     pub(crate) app: App,
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) memberships: Arc<dyn ReconciliationStore>,
 }
 
 impl ConversationsServer {
@@ -114,6 +121,65 @@ impl Conversations for ConversationsServer {
         let users = convert::user_ids(&request.into_inner().users, MAX_MEMBERS)?;
         self.app.backends.forget_clients(&origin, &users);
         Ok(Response::new(pb::ForgetClientsResponse {}))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.compare_memberships", skip_all)]
+    async fn compare_memberships(
+        &self,
+        request: Request<pb::CompareMembershipsRequest>,
+    ) -> Result<Response<pb::CompareMembershipsResponse>, Status> {
+        let origin = self.admit(&request)?;
+        let theirs = request.into_inner().digests;
+        if theirs.len() != BUCKETS {
+            return Err(InvalidWire("digests").into());
+        }
+        self.quotas.comparison(&origin)?;
+        let (ours, _) = self.memberships.digests(Side::Theirs, &origin).await.map_err(store_failed)?;
+        let differing = (0..).zip(ours.iter().zip(&theirs)).filter(|(_, (ours, theirs))| ours[..] != theirs[..]);
+        let differing = differing.map(|(bucket, _)| bucket).collect();
+        Ok(Response::new(pb::CompareMembershipsResponse { differing }))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.list_memberships", skip_all)]
+    async fn list_memberships(
+        &self,
+        request: Request<pb::ListMembershipsRequest>,
+    ) -> Result<Response<pb::ListMembershipsResponse>, Status> {
+        let origin = self.admit(&request)?;
+        let request = request.into_inner();
+        let bucket = u8::try_from(request.bucket).map_err(|_| InvalidWire("bucket"))?;
+        let after = request.after.as_ref().map(|id| convert::conversation_id(id)).transpose()?;
+        if after.is_some_and(|id| id.as_bytes()[0] != bucket) {
+            return Err(InvalidWire("after").into());
+        }
+        self.quotas.compared_page(&origin)?;
+        let page = self.memberships.page(&origin, bucket, after, PAGE).await.map_err(store_failed)?;
+        let Page { memberships, ends, more } = page.ok_or_else(still_restoring)?;
+        Ok(Response::new(pb::ListMembershipsResponse {
+            incarnation: ends.incarnation.to_vec().into(),
+            memberships: write_memberships(memberships, &ends.ends),
+            more,
+        }))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.get_memberships", skip_all)]
+    async fn get_memberships(
+        &self,
+        request: Request<pb::GetMembershipsRequest>,
+    ) -> Result<Response<pb::GetMembershipsResponse>, Status> {
+        let origin = self.admit(&request)?;
+        let asked = request.into_inner().conversations;
+        if asked.len() > PAGE {
+            return Err(InvalidWire("conversations").into());
+        }
+        let asked = asked.iter().map(|id| convert::conversation_id(id)).collect::<Result<_, _>>()?;
+        self.quotas.compared_page(&origin)?;
+        let page = self.memberships.some(&origin, asked).await.map_err(store_failed)?;
+        let Page { memberships, ends, .. } = page.ok_or_else(still_restoring)?;
+        Ok(Response::new(pb::GetMembershipsResponse {
+            incarnation: ends.incarnation.to_vec().into(),
+            memberships: write_memberships(memberships, &ends.ends),
+        }))
     }
 
     #[tracing::instrument(name = "grpc.federation.send_message", skip_all)]
@@ -209,6 +275,24 @@ impl Conversations for ConversationsServer {
         shown.map_err(|error| status(&error))?;
         Ok(Response::new(pb::OnTypingResponse {}))
     }
+}
+
+fn write_memberships(memberships: Vec<(ConversationId, BTreeSet<UserId>)>, ends: &[LaneEnd]) -> Vec<pb::Membership> {
+    let entry = |((conversation, users), end): ((ConversationId, BTreeSet<UserId>), &LaneEnd)| pb::Membership {
+        conversation: convert::bytes_of(conversation),
+        users: users.into_iter().map(convert::bytes_of).collect(),
+        sequence: end.sequence,
+        delivered: end.delivered,
+    };
+    memberships.into_iter().zip(ends).map(entry).collect()
+}
+
+fn store_failed(error: StoreError) -> Status {
+    status(&GroupError::from(error))
+}
+
+fn still_restoring() -> Status {
+    Status::unavailable("what was to be told before a restore is still on its way")
 }
 
 /// An expected refusal; anything else is a failed call.

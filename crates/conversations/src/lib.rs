@@ -25,6 +25,7 @@ mod one_to_one;
 mod push;
 mod quotas;
 mod received;
+mod reconciliation;
 mod routes;
 #[cfg(test)]
 mod testing;
@@ -35,7 +36,7 @@ mod variations;
 use std::{sync::Arc, time::Duration};
 
 use aldis_api::TokenVerifier;
-use aldis_delivery::{Component, Outbox, Relays};
+use aldis_delivery::{Arrivals, Component, Marks, Outbox, Reconciler, Relays};
 use aldis_peers::{Peers, Policy};
 use aldis_proto::{
     channel::Channel,
@@ -55,6 +56,7 @@ use crate::{
     app::{App, Parts},
     groups::store::{ConversationStore, MIGRATIONS, SqliteConversations},
     received::{Received, store::SqliteMemberships},
+    reconciliation::store::SqliteReconciliation,
 };
 
 /// Kinds of envelopes of conversations' lanes that this build understands, for the federator's hello.
@@ -160,17 +162,28 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
         in_progress: in_progress::InProgress::default(),
         typing_limit: groups::TypingLimit::default(),
     });
-    let received = Received::new(app.clone());
+    let (arrivals, arrived) = Arrivals::new();
+    let received = Received::new(app.clone(), arrivals);
+    let compared = Arc::new(SqliteReconciliation::new(db.clone(), outbox.clone()));
+    let reconciler = Reconciler::new(
+        Component::Conversations,
+        Arc::new(reconciliation::Memberships::new(received.clone(), compared.clone())),
+        Marks::new(db.clone(), Component::Conversations),
+        arrived,
+        policy.clone(),
+        clock.clone(),
+    );
     let relays =
         Relays { peers, policy: policy.clone(), notifications: Some(notifications), conversations: None, bounds };
     let mut tasks = JoinSet::new();
     tasks.spawn(outbox.clone().run(relays));
     tasks.spawn(groups::ending::clean_up(app.clone(), outbox.clone()));
     tasks.spawn(received.clone().catch_up());
+    tasks.spawn(reconciler.clone().run(bounds.reconcile_every()));
     tasks.spawn(sweep(store, clock.clone(), retention));
     tasks.spawn(quotas.clone().keep_small());
     let federation = Routes::new(
-        ConversationsServer::new(federation::ConversationsServer { app: app.clone(), quotas })
+        ConversationsServer::new(federation::ConversationsServer { app: app.clone(), quotas, memberships: compared })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
     )
@@ -184,7 +197,8 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     ));
     let internal = Routes::new(MembershipsServer::new(one_to_one::grpc::MembershipsServer(app.clone())))
         .add_service(AudiencesServer::new(groups::grpc::AudiencesServer(app.clone())))
-        .add_service(aldis_delivery::conversations_outbox(outbox));
+        .add_service(aldis_delivery::conversations_outbox(outbox))
+        .add_service(aldis_delivery::conversations_reconciliation(reconciler));
     tasks.spawn(db.clone().measure_tables("conversations"));
     Ok(Service { client: routes::router(app), internal, federation: Some(federation), tasks })
 }

@@ -8,10 +8,14 @@ use tonic::Status;
 
 use crate::config;
 
+/// Pages that one comparison of everything counts as.
+pub(crate) const WHOLE: usize = 20;
+
 /// Counters per origin.
 pub(crate) struct Quotas {
     invites: Quota<Domain>,
     invites_per_user: Quota<(Domain, UserId)>,
+    comparisons: Quota<Domain>,
 }
 
 impl Quotas {
@@ -19,6 +23,7 @@ impl Quotas {
         Self {
             invites: Quota::per_minute(config.invites),
             invites_per_user: Quota::per_minute(config.invites_per_user),
+            comparisons: Quota::per_minute(config.comparisons),
         }
     }
 
@@ -29,12 +34,23 @@ impl Quotas {
         invitees.iter().try_for_each(|user| self.invites_per_user.take(&(origin.clone(), *user), 1))
     }
 
+    /// One comparison of everything, which reads all there is about the origin.
+    pub(crate) fn comparison(&self, origin: &Domain) -> Result<(), Status> {
+        self.comparisons.take(origin, WHOLE)
+    }
+
+    /// A page of what is compared.
+    pub(crate) fn compared_page(&self, origin: &Domain) -> Result<(), Status> {
+        self.comparisons.take(origin, 1)
+    }
+
     /// Forgets, for as long as it is polled, what is full again.
     pub(crate) async fn keep_small(self: Arc<Self>) {
         loop {
             tokio::time::sleep(QUOTA_SWEEP).await;
             self.invites.sweep();
             self.invites_per_user.sweep();
+            self.comparisons.sweep();
         }
     }
 }

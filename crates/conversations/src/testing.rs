@@ -18,7 +18,8 @@ use aldis_proto::{
     federation::v1::{self as pb, users_server},
     internal::v1::{
         self as internal, audiences_client::AudiencesClient, clients_server, connections_server,
-        memberships_client::MembershipsClient, profiles_server, push_server,
+        conversations_reconciliation_client::ConversationsReconciliationClient, memberships_client::MembershipsClient,
+        profiles_server, push_server,
     },
     metadata,
 };
@@ -545,6 +546,18 @@ impl Backend {
 
     pub(crate) fn audiences(&self) -> AudiencesClient<Channel> {
         AudiencesClient::new(self.internal.channel())
+    }
+
+    /// Compares with another backend now.
+    pub(crate) async fn reconcile(&self, other: &str) -> internal::ReconcileResponse {
+        let request = internal::ReconcileRequest { domain: other.to_owned() };
+        let mut client = ConversationsReconciliationClient::new(self.internal.channel());
+        client.reconcile(request).await.unwrap().into_inner()
+    }
+
+    /// Changes the store behind the service's back.
+    pub(crate) async fn tamper(&self, sql: String) {
+        self.db.write(move |tx| Ok(tx.execute_batch(&sql)?)).await.unwrap();
     }
 
     /// What the user has got so far, in order.

@@ -20,11 +20,16 @@ pub struct Config {
     ///
     /// Allowed: 1 to 1000000.
     pub max_mib: u32,
+    /// Minutes after which it is compared once more which users here are in which conversations of another backend, should
+    /// nothing have given cause to it earlier.
+    ///
+    /// Allowed: 5 to 10080.
+    pub reconcile_minutes: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_age_days: 90, max_mib: 2048 }
+        Self { max_age_days: 90, max_mib: 2048, reconcile_minutes: 360 }
     }
 }
 
@@ -37,7 +42,15 @@ impl Config {
         if !(1..=1_000_000).contains(&self.max_mib) {
             return Err(format!("`outbox.max_mib` = {}; allowed: 1 to 1000000", self.max_mib));
         }
+        if !(5..=10_080).contains(&self.reconcile_minutes) {
+            return Err(format!("`outbox.reconcile_minutes` = {}; allowed: 5 to 10080", self.reconcile_minutes));
+        }
         Ok(())
+    }
+
+    /// How often state is compared with each other backend.
+    pub fn reconcile_every(&self) -> Duration {
+        Duration::from_secs(u64::from(self.reconcile_minutes) * 60)
     }
 
     pub(crate) fn max_age(self) -> Duration {

@@ -9,6 +9,7 @@
 
 mod backlog;
 mod bounds;
+mod comparing;
 mod condition;
 mod config;
 mod dead;
@@ -22,12 +23,14 @@ mod pausing;
 mod peer;
 mod positions;
 mod receiver;
+mod reconciling;
 mod renewal;
 mod schema;
 mod trace;
 mod window;
 
 pub use backlog::{Backlog, backlog};
+pub use comparing::{LaneEnd, LaneEnds, Marks, Place};
 pub use config::Config;
 pub use dead::{DEAD_LETTER_AGE, DEAD_LETTER_BYTES};
 pub use event_id::{derive_event_id, ended_event_id, event_id, missed_event_id, renewed_event_id};
@@ -35,6 +38,9 @@ pub use operator::{OutboxServer, conversations_outbox, conversations_outbox_at_r
 pub use outbox::{Appended, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays};
 pub use receiver::{
     Envelope, MAX_INCARNATIONS, Positions, Receive, Receiving, Verdict, conversations_server, users_server,
+};
+pub use reconciling::{
+    Arrivals, Found, Reconcile, ReconcileError, Reconciler, ReconciliationServer, conversations_reconciliation,
 };
 pub use trace::{Trace, continue_trace, traceparent};
 

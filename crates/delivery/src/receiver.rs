@@ -109,6 +109,9 @@ pub trait Receive: Send + Sync {
     /// The origin goes on with another store, from before the one that was known or empty: whatever it had for us that was
     /// not here yet may be lost. Lets clients know, durably. Called again when it fails, or when a crash comes between.
     async fn renewed(&self, origin: &Origin, incarnation: [u8; 16]) -> Result<(), StoreError>;
+
+    /// The origin has opened a stream: it is there, maybe after an absence. Must return at once.
+    fn opened(&self, _origin: &Origin) {}
 }
 
 /// Where the lanes of one origin stand.
@@ -302,6 +305,7 @@ impl Server {
         }
         drop(lanes);
         answer(answers, deliver_response::Content::Opened(Opened {})).await?;
+        self.receive.opened(origin);
         let positions = Positions {
             sql: self.sql.clone(),
             clock: self.clock.clone(),

@@ -89,7 +89,7 @@ macro_rules! schema_incarnations {
 /// |---|---|---|
 /// | `…_outbox_peers` | domain | whether its relay is paused, and how much was dropped |
 /// | `…_outbox_earlier` | key | keys whose rows are sent as from the store that was before a restore |
-/// | `…_reconcile` | peer | lanes, ours or the peer's, in which something was lost or refused, since when; an empty lane stands for all |
+/// | `…_reconcile` | peer | lanes, ours or the peer's, in which something was lost or refused, when last; an empty lane stands for all |
 #[macro_export]
 macro_rules! schema_bounds {
     ($component:literal) => {
@@ -166,6 +166,11 @@ pub(crate) struct Statements {
 }
 
 impl Statements {
+    /// The last sequence applied in a lane.
+    pub(crate) fn position_of(c: &str) -> String {
+        format!("SELECT last FROM {c}_received WHERE origin = ?1 AND incarnation = ?2 AND lane = ?3")
+    }
+
     pub(crate) fn new(c: &str) -> Self {
         Self {
             next_in_lane: format!(
@@ -227,7 +232,7 @@ impl Statements {
             ),
             mark: format!(
                 "INSERT INTO {c}_reconcile (peer, ours, lane, since, reason) VALUES (?1, ?2, ?3, ?4, ?5) \
-                 ON CONFLICT (peer, ours, lane) DO NOTHING"
+                 ON CONFLICT (peer, ours, lane) DO UPDATE SET since = excluded.since, reason = excluded.reason"
             ),
             pause: format!(
                 "INSERT INTO {c}_outbox_peers (domain, paused) VALUES (?1, ?2) \
@@ -243,7 +248,7 @@ impl Statements {
                 "SELECT EXISTS (SELECT 1 FROM {c}_received_epochs WHERE origin = ?1) AND NOT EXISTS \
                  (SELECT 1 FROM {c}_received_epochs WHERE origin = ?1 AND incarnation = ?2)"
             ),
-            position: format!("SELECT last FROM {c}_received WHERE origin = ?1 AND incarnation = ?2 AND lane = ?3"),
+            position: Self::position_of(c),
             raise_epoch: format!(
                 "INSERT INTO {c}_received_epochs (origin, incarnation, epoch, number) \
                  SELECT ?1, ?2, ?3, coalesce(max(number), 0) + 1 FROM {c}_received_epochs WHERE origin = ?1 \

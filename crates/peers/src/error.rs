@@ -41,6 +41,9 @@ pub enum PeerErrorKind {
         /// The peer's text; bounded.
         message: String,
     },
+    /// The peer does not know the call: it runs a build that is older.
+    #[error("the peer does not know the call")]
+    Unimplemented,
     /// The peer's answer breaks the rules of the protocol.
     #[error("the answer is invalid: {0}")]
     InvalidAnswer(String),
@@ -57,6 +60,7 @@ impl PeerError {
             None if own => PeerErrorKind::FederatorUnavailable,
             Some(detail) => PeerErrorKind::Peer { label: detail.label, message: detail.message },
             None => match status.code() {
+                Code::Unimplemented => PeerErrorKind::Unimplemented,
                 // The channel to our own federator reports its failures without detail and without the mark.
                 Code::Unavailable | Code::Unknown if std::error::Error::source(status).is_some() => {
                     PeerErrorKind::FederatorUnavailable
@@ -91,7 +95,7 @@ impl PeerError {
             PeerErrorKind::Hop { label, .. } => label::federation(label).unwrap_or(label::FEDERATION_LOCAL_ERROR),
             // Our quota there is used up, which a client can do something about.
             PeerErrorKind::Peer { .. } if self.is_quota() => label::TOO_MANY_REQUESTS,
-            PeerErrorKind::Peer { .. } => label::FEDERATION_REMOTE_ERROR,
+            PeerErrorKind::Peer { .. } | PeerErrorKind::Unimplemented => label::FEDERATION_REMOTE_ERROR,
             PeerErrorKind::InvalidAnswer(_) => label::FEDERATION_INVALID_BODY,
         }
     }

@@ -1,14 +1,15 @@
 //! `aldis remote`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use aldis_proto::{
     convert,
     federation::v1::SearchPolicy as WireSearch,
     internal::v1::{
-        ListBacklogRequest, ListPeersRequest, ListRemotesRequest, PeerBacklog, PeerState, RemoteState as WireState,
-        SetRemoteRequest, SetRemoteStateRequest,
+        ListBacklogRequest, ListPeersRequest, ListRemotesRequest, PeerBacklog, PeerState, ReconcileRequest,
+        ReconcileResponse, RemoteState as WireState, SetRemoteRequest, SetRemoteStateRequest,
         conversations_outbox_client::ConversationsOutboxClient,
+        conversations_reconciliation_client::ConversationsReconciliationClient,
         peer_states_client::PeerStatesClient,
         remote_admin_client::RemoteAdminClient,
         set_remote_request::{KeyPins, TeamRestriction},
@@ -21,8 +22,11 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Administration, ConfigFile, ask, print_json, print_lines, time, time_or_dash};
+use super::{Administration, ConfigFile, ask, failure, print_json, print_lines, time, time_or_dash};
 use crate::config::Config;
+
+/// How long a comparison may take; longer than the backend gives it.
+const ROUND: Duration = Duration::from_secs(610);
 
 /// Commands of `aldis remote`.
 #[derive(Debug, Subcommand)]
@@ -48,6 +52,18 @@ pub(crate) enum Remote {
     Resume {
         /// The other backend.
         domain: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Compare now which users here are in which conversations of another backend, and repair what differs. That happens by
+    /// itself too: after something was lost, and every few hours. What the other backend holds of this one's conversations
+    /// is for its administrator to compare.
+    Reconcile {
+        /// The other backend.
+        domain: String,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -133,6 +149,14 @@ impl Administration {
         let request = SetRemoteStateRequest { domain: domain.to_string(), state: state.into() };
         let call = async { RemoteAdminClient::new(self.channel.clone()).set_remote_state(request).await };
         ask(call).await.map(drop)
+    }
+
+    /// Has state compared with a backend now.
+    async fn reconcile(&self, domain: &Domain) -> Result<ReconcileResponse> {
+        let request = ReconcileRequest { domain: domain.to_string() };
+        let call = async { ConversationsReconciliationClient::new(self.channel.clone()).reconcile(request).await };
+        let answer = tokio::time::timeout(ROUND, call).await.context("the comparison takes too long")?;
+        answer.map(tonic::Response::into_inner).map_err(|status| failure(&status))
     }
 
     /// What the federator knows of its peers; nothing when it does not run.
@@ -230,6 +254,19 @@ pub(crate) async fn run(command: Remote) -> Result<()> {
         Remote::Resume { domain, config } => {
             let (administration, domain) = about(&domain, &config).await?;
             administration.set_state(&domain, WireState::Active).await
+        }
+        Remote::Reconcile { domain, json, config } => {
+            let (administration, domain) = about(&domain, &config).await?;
+            let ReconcileResponse { compared, differing, repaired, waiting } =
+                administration.reconcile(&domain).await?;
+            if json {
+                let found =
+                    json!({ "compared": compared, "differing": differing, "repaired": repaired, "waiting": waiting });
+                return print_json(&found);
+            }
+            print_lines([format!(
+                "{compared} places in conversations compared, {differing} conversations differed, {repaired} repaired, {waiting} waiting"
+            )])
         }
         Remote::End { domain, config } => {
             let (administration, domain) = about(&domain, &config).await?;

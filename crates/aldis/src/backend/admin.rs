@@ -46,7 +46,8 @@ const USERS: [&str; 6] = [
     "/aldis.internal.v1.OutboxAdmin/",
     "/aldis.internal.v1.UsersOutbox/",
 ];
-const CONVERSATIONS: &str = "/aldis.internal.v1.ConversationsOutbox/";
+const OUTBOX: &str = "/aldis.internal.v1.ConversationsOutbox/";
+const RECONCILIATION: &str = "/aldis.internal.v1.ConversationsReconciliation/";
 const PEER_STATES: &str = "/aldis.internal.v1.PeerStates/";
 
 impl<B> Service<http::Request<B>> for Administration
@@ -66,7 +67,7 @@ where
         let path = request.uri().path();
         let channel = if USERS.iter().any(|prefix| path.starts_with(prefix)) {
             Some(self.users.clone())
-        } else if path.starts_with(CONVERSATIONS) {
+        } else if path.starts_with(OUTBOX) || path.starts_with(RECONCILIATION) {
             Some(self.conversations.clone())
         } else if path.starts_with(PEER_STATES) {
             self.peer_states.clone()
@@ -123,7 +124,7 @@ fn outbox_alone(conversations: Channel) -> Channel {
     boxed(service_fn(move |request: http::Request<Body>| {
         let conversations = conversations.clone();
         async move {
-            if request.uri().path().starts_with(CONVERSATIONS) {
+            if request.uri().path().starts_with(OUTBOX) {
                 conversations.oneshot(request).await
             } else {
                 Err(ChannelError::new(NotServing))

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use aldis_delivery::{Delivery, Envelope, Positions, Receive, Verdict};
+use aldis_delivery::{Arrivals, Delivery, Envelope, Positions, Receive, Verdict};
 use aldis_peers::Origin;
 use aldis_proto::{federation::v1 as pb, internal::v1::Notification};
 use aldis_storage::StoreError;
@@ -51,6 +51,7 @@ const MAX_DEFERRED: usize = 10_000;
 pub(crate) struct Received {
     app: App,
     shared: Arc<Shared>,
+    arrivals: Arrivals,
 }
 
 #[derive(Default)]
@@ -72,8 +73,13 @@ struct Ready {
 }
 
 impl Received {
-    pub(crate) fn new(app: App) -> Self {
-        Self { app, shared: Arc::default() }
+    pub(crate) fn new(app: App, arrivals: Arrivals) -> Self {
+        Self { app, shared: Arc::default(), arrivals }
+    }
+
+    /// The service.
+    pub(crate) fn app(&self) -> &App {
+        &self.app
     }
 
     /// Waits until our users have got what was written before this process started, and lets messages through then.
@@ -93,7 +99,7 @@ impl Received {
     }
 
     /// Watches over the delivery of a change to our users, and waits for it a while.
-    async fn watch(&self, origin: &Domain, lane: Lane, delivery: Delivery) {
+    pub(crate) async fn watch(&self, origin: &Domain, lane: Lane, delivery: Delivery) {
         let key = (origin.clone(), lane);
         *self.shared.undelivered.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
         let shared = self.shared.clone();
@@ -254,6 +260,10 @@ impl Receive for Received {
 
     async fn renewed(&self, origin: &Origin, incarnation: [u8; 16]) -> Result<(), StoreError> {
         self.miss_all(origin.domain(), &incarnation).await
+    }
+
+    fn opened(&self, origin: &Origin) {
+        self.arrivals.note(origin.domain());
     }
 }
 

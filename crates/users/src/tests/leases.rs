@@ -76,6 +76,27 @@ impl Conversations for Holder {
     async fn on_typing(&self, _: Request<pb::OnTypingRequest>) -> Result<Response<pb::OnTypingResponse>, Status> {
         Err(Status::unimplemented("not faked"))
     }
+
+    async fn compare_memberships(
+        &self,
+        _: Request<pb::CompareMembershipsRequest>,
+    ) -> Result<Response<pb::CompareMembershipsResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn list_memberships(
+        &self,
+        _: Request<pb::ListMembershipsRequest>,
+    ) -> Result<Response<pb::ListMembershipsResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn get_memberships(
+        &self,
+        _: Request<pb::GetMembershipsRequest>,
+    ) -> Result<Response<pb::GetMembershipsResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
 }
 
 async fn ask(gamma: &mut UsersClient<Channel>, of: &Backend, user: UserId, lease: bool) -> ListClientsResponse {

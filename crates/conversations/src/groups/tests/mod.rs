@@ -525,7 +525,7 @@ async fn backends_that_do_not_answer_or_do_not_federate_stop_a_creation() {
 #[tokio::test]
 async fn invitations_are_counted_per_backend_and_per_user() {
     let world = World::default();
-    let quotas = Quotas { invites: 250, invites_per_user: 1 };
+    let quotas = Quotas { invites: 250, invites_per_user: 1, ..Quotas::default() };
     let alpha = world.start("alpha.test").await;
     let beta = world.start_with("beta.test", Config { quotas, ..Config::default() }).await;
     let gamma = world.start("gamma.test").await;

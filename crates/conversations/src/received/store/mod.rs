@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use aldis_delivery::{Delivery, Envelope, Outgoing, Positions};
+use aldis_delivery::{Delivery, Envelope, LaneEnd, Outgoing, Place, Positions};
 use aldis_storage::StoreError;
 use aldis_types::{ConversationId, Domain, Qualified, UserId};
 use async_trait::async_trait;
@@ -83,6 +83,20 @@ pub(crate) struct MemberChange {
     pub leave: BTreeSet<UserId>,
 }
 
+/// What follows from a statement of the owner, made from who is in. Runs inside the write job.
+pub(crate) type Repair = Box<dyn FnOnce(Option<&RemoteConversation>) -> (MemberChange, Vec<Outgoing>) + Send>;
+
+/// What became of a repair.
+#[derive(Debug)]
+pub(crate) enum Repaired {
+    /// The owner's statement is of another moment, or the conversation is a derived one; nothing was written.
+    Waits,
+    /// There was nothing to do.
+    Alike,
+    /// It is durable.
+    Done(Delivery),
+}
+
 /// Makes what users are told. Runs inside the write job.
 pub(crate) type Told = Box<dyn FnOnce(&BTreeSet<UserId>) -> Vec<Outgoing> + Send>;
 
@@ -108,6 +122,17 @@ pub(crate) trait MembershipStore: Send + Sync {
         position: (Positions, Envelope),
         outgoing: Vec<Outgoing>,
     ) -> Result<Delivery, StoreError>;
+
+    /// Brings our users' places in a conversation in line with what its owner stated at a place of its lane, which must be
+    /// the one that is applied here: rows, and what is told, in one job. Where users of ours may join, `told` is where what
+    /// we tell the owner of the conversation ended before he was asked; nothing may have been added to it.
+    async fn repair(
+        &self,
+        id: Qualified<ConversationId>,
+        stated: Place,
+        told: Option<LaneEnd>,
+        repair: Repair,
+    ) -> Result<Repaired, StoreError>;
 
     /// Brings a one-to-one conversation in line with a relation; `None` when the stored mark is newer.
     async fn apply_relation(

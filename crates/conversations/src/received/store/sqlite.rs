@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use aldis_delivery::{Appended, Delivery, Envelope, Outbox, Outgoing, Positions};
+use aldis_delivery::{Appended, Component, Delivery, Envelope, LaneEnd, Outbox, Outgoing, Place, Positions};
 use aldis_runtime::SharedClock;
 use aldis_storage::{Db, StoreError, Turn};
 use aldis_types::{ConversationId, Domain, Qualified, UserId};
@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{MemberChange, MembershipStore, RemoteConversation, Told};
+use super::{MemberChange, MembershipStore, RemoteConversation, Repair, Repaired, Told};
 use crate::{
     cache::Cache,
     groups::{
@@ -54,6 +54,16 @@ impl SqliteMemberships {
         forget: Option<Qualified<ConversationId>>,
         job: impl FnOnce(&Connection, &Outbox) -> Result<Option<Appended>, StoreError> + Send + 'static,
     ) -> Result<Option<Delivery>, StoreError> {
+        let ((), delivery) = self.write_and_say(forget, |tx, outbox| Ok(((), job(tx, outbox)?))).await?;
+        Ok(delivery)
+    }
+
+    /// The same for a job that says more.
+    async fn write_and_say<T: Send + 'static>(
+        &self,
+        forget: Option<Qualified<ConversationId>>,
+        job: impl FnOnce(&Connection, &Outbox) -> Result<(T, Option<Appended>), StoreError> + Send + 'static,
+    ) -> Result<(T, Option<Delivery>), StoreError> {
         let shared = self.shared.clone();
         let run = async move {
             let outbox = shared.outbox.traced();
@@ -61,7 +71,8 @@ impl SqliteMemberships {
             if let Some(id) = forget {
                 shared.cache.forget(&id);
             }
-            Ok(result?.map(|appended| shared.outbox.committed(appended)))
+            let (said, appended) = result?;
+            Ok((said, appended.map(|appended| shared.outbox.committed(appended))))
         };
         tokio::spawn(run.in_current_span()).await.map_err(|_| StoreError::Panicked)?
     }
@@ -175,6 +186,40 @@ impl MembershipStore for SqliteMemberships {
             })
             .await?;
         delivery.ok_or(StoreError::Corrupt("conversations_remote"))
+    }
+
+    async fn repair(
+        &self,
+        id: Qualified<ConversationId>,
+        stated: Place,
+        told: Option<LaneEnd>,
+        repair: Repair,
+    ) -> Result<Repaired, StoreError> {
+        let of = id.clone();
+        let job = move |tx: &Connection, outbox: &Outbox| {
+            let derived = "SELECT EXISTS (SELECT 1 FROM conversations_relations WHERE conversation = ?1)";
+            let is_derived: bool = tx.prepare_cached(derived)?.query_row([of.id.as_bytes()], |row| row.get(0))?;
+            if is_derived || !stated.is_reached(tx, Component::Conversations)? {
+                return Ok((true, None));
+            }
+            if told.is_some() {
+                let ends = outbox.lane_ends(tx, &of.domain, &[*of.id.as_bytes()])?;
+                if ends.and_then(|ends| ends.ends.first().copied()) != told {
+                    return Ok((true, None));
+                }
+            }
+            let (change, outgoing) = repair(read_members(tx, &of)?.as_ref());
+            if change == MemberChange::default() && outgoing.is_empty() {
+                return Ok((false, None));
+            }
+            write_members(tx, &of, &change)?;
+            Ok((false, Some(outbox.append(tx, &outgoing)?)))
+        };
+        Ok(match self.write_and_say(Some(id), job).await? {
+            (true, _) => Repaired::Waits,
+            (false, None) => Repaired::Alike,
+            (false, Some(delivery)) => Repaired::Done(delivery),
+        })
     }
 
     async fn apply_relation(
