@@ -40,7 +40,8 @@ def code_for(mail_folder, email):
     """The newest code that was mailed to an address."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        for mail in sorted(Path(mail_folder).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+        # Names begin with the time; one that is still being written ends otherwise.
+        for mail in sorted(Path(mail_folder).glob("*.eml"), reverse=True):
             text = mail.read_text(errors="replace")
             if email in text:
                 for line in text.splitlines():
