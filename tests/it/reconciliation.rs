@@ -97,7 +97,8 @@ async fn after_a_restore_both_sides_agree_with_the_owners() -> Result<()> {
     .await?;
 
     federation.kill(ALPHA).await?;
-    federation.administer(ALPHA, &["restore", &copy])?;
+    // The last threads of a killed process hold its store for a moment.
+    eventually("the restore", async || federation.administer(ALPHA, &["restore", &copy])).await?;
     federation.restart(ALPHA).await?;
     ensure!(!sees(&ann, &bobs).await?, "Ann's own backend knows of a later group");
     // Bob's group meets the restored backend, and Ann's is unknown to it.
