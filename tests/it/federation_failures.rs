@@ -11,7 +11,7 @@ use aldis_harness::{
     wait::eventually,
 };
 use aldis_types::{ConversationId, Qualified};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::support::{ALPHA, BETA, GAMMA, Three, binary};
@@ -103,16 +103,6 @@ impl Scene {
         ann.send(&mixed, "before").await?;
         got(&cleo, &["before"]).await?;
         Ok(Self { ann, dora, bob, eve, cleo, gus, mixed, near, far, theirs })
-    }
-
-    /// Everything that fails, and everything that does not, while gamma.test is not there.
-    async fn survey(&self, fault: Fault) -> Result<()> {
-        let profile = format!("/users/{GAMMA}/{}", self.cleo.id.id);
-        eventually("the failure to begin", async || fault.check(self.ann.get(&profile).await?)).await?;
-        self.nobody_is_brought_in(fault).await?;
-        self.what_they_own_fails(fault).await?;
-        self.what_we_own_goes_on().await?;
-        self.messages_go_on().await
     }
 
     /// A creation that fails leaves nothing anywhere.
@@ -215,8 +205,78 @@ impl Scene {
         let draft = Draft::new(user.recipients(&self.mixed), "not complete");
         user.post_draft(&self.mixed, &draft).await?.expect(412)
     }
+}
 
-    /// Gamma.test is there again, and hears of everything in order.
+/// Waits until the reader has exactly these messages in groups, in this order.
+async fn got(reader: &User, texts: &[&str]) -> Result<()> {
+    eventually("the messages", async || {
+        let inbox = reader.inbox(None).await?;
+        let got: Vec<_> = inbox.iter().map(|message| message.text.as_str()).collect();
+        ensure!(got == texts, "{} has {got:?}", reader.person.name);
+        Ok(())
+    })
+    .await
+}
+
+/// What is tried while a backend fails, and after it.
+pub(crate) trait Survey {
+    /// What works, and how what does not is refused, with this fault at gamma.test.
+    async fn survey(&self, fault: Fault) -> Result<()>;
+    /// What is made up for when the fault is over.
+    async fn aftermath(&self) -> Result<()>;
+}
+
+/// Surveys with a fault at gamma.test, ends it, and looks at what follows.
+pub(crate) async fn surveyed(fault: Fault, mut federation: Federation, scene: &impl Survey) -> Result<()> {
+    match fault {
+        Fault::Down => {
+            federation.stop(GAMMA).await?;
+            scene.survey(fault).await?;
+            federation.resume_running(GAMMA).await?;
+        }
+        Fault::DeniedHere => {
+            federation.suspend(ALPHA, GAMMA).await?;
+            scene.survey(fault).await?;
+            federation.resume(ALPHA, GAMMA).await?;
+        }
+        Fault::DeniedThere => {
+            federation.suspend(GAMMA, ALPHA).await?;
+            scene.survey(fault).await?;
+            federation.resume(GAMMA, ALPHA).await?;
+        }
+        Fault::Unresolvable => {
+            // What was found is remembered, and served stale: only a start from nothing has to look.
+            federation.stop(ALPHA).await?;
+            let target = Target::new(federator_host(GAMMA), federation.federator(GAMMA)?.port());
+            federation.dns().set_federator(GAMMA, &[])?;
+            federation.resume_running(ALPHA).await?;
+            scene.survey(fault).await?;
+            federation.dns().set_federator(GAMMA, &[target])?;
+        }
+        Fault::Frozen => bail!("only a backend in a process of its own can be frozen"),
+    }
+    scene.aftermath().await
+}
+
+/// The same with gamma.test frozen, in processes.
+pub(crate) async fn surveyed_frozen(federation: LocalFederation, scene: &impl Survey) -> Result<()> {
+    federation.freeze(GAMMA)?;
+    scene.survey(Fault::Frozen).await?;
+    federation.thaw(GAMMA)?;
+    scene.aftermath().await?;
+    federation.stop().await
+}
+
+impl Survey for Scene {
+    async fn survey(&self, fault: Fault) -> Result<()> {
+        let profile = format!("/users/{GAMMA}/{}", self.cleo.id.id);
+        eventually("the failure to begin", async || fault.check(self.ann.get(&profile).await?)).await?;
+        self.nobody_is_brought_in(fault).await?;
+        self.what_they_own_fails(fault).await?;
+        self.what_we_own_goes_on().await?;
+        self.messages_go_on().await
+    }
+
     async fn aftermath(&self) -> Result<()> {
         let Self { ann, bob, eve, cleo, gus, mixed, .. } = self;
         reachable(ann, cleo).await?;
@@ -261,17 +321,6 @@ impl Scene {
     }
 }
 
-/// Waits until the reader has exactly these messages in groups, in this order.
-async fn got(reader: &User, texts: &[&str]) -> Result<()> {
-    eventually("the messages", async || {
-        let inbox = reader.inbox(None).await?;
-        let got: Vec<_> = inbox.iter().map(|message| message.text.as_str()).collect();
-        ensure!(got == texts, "{} has {got:?}", reader.person.name);
-        Ok(())
-    })
-    .await
-}
-
 async fn start() -> Result<(Federation, Scene)> {
     let federation = Federation::start(&[ALPHA, BETA, GAMMA]).await?;
     let user = async |domain: &str, name: &str| federation.user(domain, name).await;
@@ -289,42 +338,26 @@ async fn start() -> Result<(Federation, Scene)> {
 
 #[tokio::test]
 async fn one_backend_is_down() -> Result<()> {
-    let (mut federation, scene) = start().await?;
-    federation.stop(GAMMA).await?;
-    scene.survey(Fault::Down).await?;
-    federation.resume_running(GAMMA).await?;
-    scene.aftermath().await
+    let (federation, scene) = start().await?;
+    surveyed(Fault::Down, federation, &scene).await
 }
 
 #[tokio::test]
 async fn one_backend_is_suspended_here() -> Result<()> {
     let (federation, scene) = start().await?;
-    federation.suspend(ALPHA, GAMMA).await?;
-    scene.survey(Fault::DeniedHere).await?;
-    federation.resume(ALPHA, GAMMA).await?;
-    scene.aftermath().await
+    surveyed(Fault::DeniedHere, federation, &scene).await
 }
 
 #[tokio::test]
 async fn one_backend_has_suspended_us() -> Result<()> {
     let (federation, scene) = start().await?;
-    federation.suspend(GAMMA, ALPHA).await?;
-    scene.survey(Fault::DeniedThere).await?;
-    federation.resume(GAMMA, ALPHA).await?;
-    scene.aftermath().await
+    surveyed(Fault::DeniedThere, federation, &scene).await
 }
 
 #[tokio::test]
 async fn one_backend_cannot_be_found() -> Result<()> {
-    let (mut federation, scene) = start().await?;
-    // What was found is remembered, and served stale: only a start from nothing has to look.
-    federation.stop(ALPHA).await?;
-    let target = Target::new(federator_host(GAMMA), federation.federator(GAMMA)?.port());
-    federation.dns().set_federator(GAMMA, &[])?;
-    federation.resume_running(ALPHA).await?;
-    scene.survey(Fault::Unresolvable).await?;
-    federation.dns().set_federator(GAMMA, &[target])?;
-    scene.aftermath().await
+    let (federation, scene) = start().await?;
+    surveyed(Fault::Unresolvable, federation, &scene).await
 }
 
 /// Backends that wait for each other a moment only.
@@ -347,11 +380,7 @@ async fn one_backend_hangs() -> Result<()> {
         user(GAMMA, "Gus").await?,
     ];
     let scene = Scene::of(users).await?;
-    federation.freeze(GAMMA)?;
-    scene.survey(Fault::Frozen).await?;
-    federation.thaw(GAMMA)?;
-    scene.aftermath().await?;
-    federation.stop().await
+    surveyed_frozen(federation, &scene).await
 }
 
 #[tokio::test]

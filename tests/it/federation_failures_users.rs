@@ -2,9 +2,8 @@
 //! and that it hears of what it has to know when it is back.
 
 use aldis_harness::{
-    backend::{Federation, Setup, federator_host, reachable},
+    backend::{Federation, Setup, reachable},
     client::{User, connect, path_of},
-    dns::Target,
     local::{LocalFederation, Options, service_of},
     wait::eventually,
 };
@@ -13,7 +12,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    federation_failures::{Fault, impatient},
+    federation_failures::{Fault, Survey, impatient, surveyed, surveyed_frozen},
     support::{ALPHA, BETA, GAMMA, binary},
 };
 
@@ -53,19 +52,6 @@ impl Scene {
         let theirs = cleo.group("Theirs", &[&ann.id]).await?;
         eventually("the other backend's group", async || ann.conversation(&theirs).await?.expect(200)).await?;
         Ok(Self { ann, dora, cleo, gus, hal, ida, jon, ours, theirs })
-    }
-
-    /// Everything that fails, and everything that does not, while gamma.test is not there.
-    async fn survey(&self, fault: Fault) -> Result<()> {
-        let profile = format!("/users/{GAMMA}/{}", self.cleo.id.id);
-        eventually("the failure to begin", async || fault.check(self.ann.get(&profile).await?)).await?;
-        self.questions_with_one_answer_fail(fault).await?;
-        self.lists_go_on().await?;
-        self.agreeing_needs_the_other_side(fault).await?;
-        // Before the no to Cleo, who is told.
-        self.ann.put("/self", &json!({ "name": "Anna" })).await?.expect(200)?;
-        self.saying_no_does_not().await?;
-        self.own_things_go_on().await
     }
 
     async fn questions_with_one_answer_fail(&self, fault: Fault) -> Result<()> {
@@ -160,7 +146,36 @@ impl Scene {
         Ok(())
     }
 
-    /// Gamma.test is there again.
+    /// What Ann has set for herself; the role beside it is for the owner to tell.
+    async fn is_muted(&self, conversations: &[&Qualified<ConversationId>]) -> Result<()> {
+        for of in conversations {
+            let own = self.ann.get(&path_of(of, "/self")).await?.expect(200)?.value()?;
+            ensure!(own["otr_muted_status"] == 3 && own["hidden"] == true, "{own}");
+        }
+        Ok(())
+    }
+}
+
+fn count(list: &Value) -> usize {
+    list.as_array().map_or(0, Vec::len)
+}
+
+const PEOPLE: [(&str, &str); 7] =
+    [(ALPHA, "Ann"), (ALPHA, "Dora"), (GAMMA, "Cleo"), (GAMMA, "Gus"), (GAMMA, "Hal"), (GAMMA, "Ida"), (GAMMA, "Jon")];
+
+impl Survey for Scene {
+    async fn survey(&self, fault: Fault) -> Result<()> {
+        let profile = format!("/users/{GAMMA}/{}", self.cleo.id.id);
+        eventually("the failure to begin", async || fault.check(self.ann.get(&profile).await?)).await?;
+        self.questions_with_one_answer_fail(fault).await?;
+        self.lists_go_on().await?;
+        self.agreeing_needs_the_other_side(fault).await?;
+        // Before the no to Cleo, who is told.
+        self.ann.put("/self", &json!({ "name": "Anna" })).await?.expect(200)?;
+        self.saying_no_does_not().await?;
+        self.own_things_go_on().await
+    }
+
     async fn aftermath(&self) -> Result<()> {
         let Self { ann, dora, cleo, gus, hal, ida, jon, ours, theirs } = self;
         reachable(ann, cleo).await?;
@@ -198,23 +213,7 @@ impl Scene {
         // What was muted stays so.
         self.is_muted(&[ours, theirs]).await
     }
-
-    /// What Ann has set for herself; the role beside it is for the owner to tell.
-    async fn is_muted(&self, conversations: &[&Qualified<ConversationId>]) -> Result<()> {
-        for of in conversations {
-            let own = self.ann.get(&path_of(of, "/self")).await?.expect(200)?.value()?;
-            ensure!(own["otr_muted_status"] == 3 && own["hidden"] == true, "{own}");
-        }
-        Ok(())
-    }
 }
-
-fn count(list: &Value) -> usize {
-    list.as_array().map_or(0, Vec::len)
-}
-
-const PEOPLE: [(&str, &str); 7] =
-    [(ALPHA, "Ann"), (ALPHA, "Dora"), (GAMMA, "Cleo"), (GAMMA, "Gus"), (GAMMA, "Hal"), (GAMMA, "Ida"), (GAMMA, "Jon")];
 
 async fn start() -> Result<(Federation, Scene)> {
     let federation = Federation::start(&[ALPHA, GAMMA]).await?;
@@ -228,42 +227,26 @@ async fn start() -> Result<(Federation, Scene)> {
 
 #[tokio::test]
 async fn users_of_a_backend_that_is_down() -> Result<()> {
-    let (mut federation, scene) = start().await?;
-    federation.stop(GAMMA).await?;
-    scene.survey(Fault::Down).await?;
-    federation.resume_running(GAMMA).await?;
-    scene.aftermath().await
+    let (federation, scene) = start().await?;
+    surveyed(Fault::Down, federation, &scene).await
 }
 
 #[tokio::test]
 async fn users_of_a_backend_that_is_suspended_here() -> Result<()> {
     let (federation, scene) = start().await?;
-    federation.suspend(ALPHA, GAMMA).await?;
-    scene.survey(Fault::DeniedHere).await?;
-    federation.resume(ALPHA, GAMMA).await?;
-    scene.aftermath().await
+    surveyed(Fault::DeniedHere, federation, &scene).await
 }
 
 #[tokio::test]
 async fn users_of_a_backend_that_has_suspended_us() -> Result<()> {
     let (federation, scene) = start().await?;
-    federation.suspend(GAMMA, ALPHA).await?;
-    scene.survey(Fault::DeniedThere).await?;
-    federation.resume(GAMMA, ALPHA).await?;
-    scene.aftermath().await
+    surveyed(Fault::DeniedThere, federation, &scene).await
 }
 
 #[tokio::test]
 async fn users_of_a_backend_that_cannot_be_found() -> Result<()> {
-    let (mut federation, scene) = start().await?;
-    // What was found is remembered, and served stale: only a start from nothing has to look.
-    federation.stop(ALPHA).await?;
-    let target = Target::new(federator_host(GAMMA), federation.federator(GAMMA)?.port());
-    federation.dns().set_federator(GAMMA, &[])?;
-    federation.resume_running(ALPHA).await?;
-    scene.survey(Fault::Unresolvable).await?;
-    federation.dns().set_federator(GAMMA, &[target])?;
-    scene.aftermath().await
+    let (federation, scene) = start().await?;
+    surveyed(Fault::Unresolvable, federation, &scene).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,11 +257,7 @@ async fn users_of_a_backend_that_hangs() -> Result<()> {
         users.push(federation.user(domain, name).await?);
     }
     let scene = Scene::of(users.try_into().map_err(|_| anyhow::anyhow!("seven people"))?).await?;
-    federation.freeze(GAMMA)?;
-    scene.survey(Fault::Frozen).await?;
-    federation.thaw(GAMMA)?;
-    scene.aftermath().await?;
-    federation.stop().await
+    surveyed_frozen(federation, &scene).await
 }
 
 #[tokio::test]

@@ -100,32 +100,27 @@ fn requests(notifications: Vec<Notification>) -> Vec<PushRequest> {
     requests
 }
 
+/// The outbox row of a request.
+fn row(lane: [u8; 16], request: &PushRequest) -> Outgoing {
+    Outgoing {
+        peer: Peer::Service(LocalService::Notifications),
+        lane,
+        kind: PUSH_KIND,
+        body: request.encode_to_vec().into(),
+    }
+}
+
 /// Outbox rows that push what a change of a conversation means for users of ours.
 pub(crate) fn rows(lane: ConversationId, drafts: Vec<Draft>, time: Timestamp) -> Vec<Outgoing> {
-    requests(drafts.into_iter().map(|draft| draft.at(time)).collect())
-        .into_iter()
-        .map(|request| Outgoing {
-            peer: Peer::Service(LocalService::Notifications),
-            lane: *lane.as_bytes(),
-            kind: PUSH_KIND,
-            body: request.encode_to_vec().into(),
-        })
-        .collect()
+    let requests = requests(drafts.into_iter().map(|draft| draft.at(time)).collect());
+    requests.iter().map(|request| row(*lane.as_bytes(), request)).collect()
 }
 
 /// Rows that tell all clients of users that they missed something. A queue takes an event id once.
 pub(crate) fn missed(lane: ConversationId, users: impl Iterator<Item = UserId>, id: EventId) -> Vec<Outgoing> {
     let targets: Vec<_> = users.map(|user| Target { user: bytes_of(user), clients: Vec::new() }).collect();
     let notification = Notification { event_id: bytes_of(id), targets, missed: true, ..Notification::default() };
-    requests(vec![notification])
-        .into_iter()
-        .map(|request| Outgoing {
-            peer: Peer::Service(LocalService::Notifications),
-            lane: *lane.as_bytes(),
-            kind: PUSH_KIND,
-            body: request.encode_to_vec().into(),
-        })
-        .collect()
+    requests(vec![notification]).iter().map(|request| row(*lane.as_bytes(), request)).collect()
 }
 
 /// A row that tells users that federation with a backend ended. Whoever gets several of one id takes the first alone.
@@ -139,19 +134,9 @@ pub(crate) fn federation_ended(
         event_id: bytes_of(id),
         targets: users.iter().map(|user| Target { user: bytes_of(user), clients: Vec::new() }).collect(),
         event: federation_deleted(domain).into(),
-        transient: false,
-        origin: None,
-        native_push: false,
-        high_priority: false,
-        traceparent: None,
-        missed: false,
+        ..Notification::default()
     };
-    Outgoing {
-        peer: Peer::Service(LocalService::Notifications),
-        lane: *lane.as_bytes(),
-        kind: PUSH_KIND,
-        body: PushRequest { notifications: vec![notification] }.encode_to_vec().into(),
-    }
+    row(*lane.as_bytes(), &PushRequest { notifications: vec![notification] })
 }
 
 /// `federation.delete` as clients get it.
@@ -162,12 +147,7 @@ fn federation_deleted(domain: &Domain) -> Vec<u8> {
 
 /// A row that pushes nothing: once it is delivered, everything before it was.
 pub(crate) fn barrier() -> Outgoing {
-    Outgoing {
-        peer: Peer::Service(LocalService::Notifications),
-        lane: [0; 16],
-        kind: PUSH_KIND,
-        body: PushRequest::default().encode_to_vec().into(),
-    }
+    row([0; 16], &PushRequest::default())
 }
 
 /// The notifications service did not store what was pushed.
