@@ -25,7 +25,7 @@ WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-schemathesis test-golden test-s3 test-turn test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
+.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-schemathesis test-golden test-s3 test-turn test-chart test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,10 @@ test-turn: ## credentials for calls against real TURN servers (Debian's coturn)
 	scripts/debian.sh turnserver coturn
 	$(BUILD)
 	ALDIS_BIN=$(ALDIS)/debug/aldis "$$(scripts/venv.sh turn tests/turn/requirements.txt)/python" tests/turn/test_turn.py
+
+test-chart: ## the Helm chart and the Dockerfile, without a cluster (Helm as a library, the schemas of Kubernetes)
+	$(BUILD)
+	ALDIS_BIN=$(ALDIS)/debug/aldis "$$(scripts/venv.sh chart tests/chart/requirements.txt)/python" -B -m unittest discover -s tests/chart
 
 test-crash: ## backends that fail while people write: CRASH_SECONDS=90 CRASH_SEED=1 CRASH_BACKENDS=2 (or 3)
 	$(CARGO) test $(CARGO_FLAGS) $(ALL) --no-run --test local --test plan

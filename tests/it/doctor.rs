@@ -22,7 +22,7 @@ const IMPATIENT: &str = "[federation]\nconnect_timeout_ms = 1500\n";
 
 async fn examined(federation: &Federation, partner: &str) -> Result<Report> {
     let partner = Some(partner.parse()?);
-    examine(&federation.config(ALPHA)?, &Examination { partner, resolvers: Vec::new() }).await
+    examine(&federation.config(ALPHA)?, &Examination { partner, ..Examination::default() }).await
 }
 
 /// The first check of a name, as JSON.
@@ -108,7 +108,8 @@ async fn a_sound_federation_has_nothing_to_find() -> Result<()> {
     let host = federator_host(ALPHA);
     other.set_federator(ALPHA, &[Target::new(&*host, 8443)])?;
     other.set_host(&host, [10, 0, 0, 1].into())?;
-    let examination = Examination { partner: Some(BETA.parse()?), resolvers: vec![other.address()] };
+    let examination =
+        Examination { partner: Some(BETA.parse()?), resolvers: vec![other.address()], ..Examination::default() };
     let report = examine(&federation.config(ALPHA)?, &examination).await?;
     expect(&report, "split-dns", "failed", "ours")?;
     expect(&report, "peer-split-dns", "failed", "between")?;
@@ -282,5 +283,27 @@ async fn the_command_tells_by_its_exit_status_and_as_json() -> Result<()> {
     let (_, text) = doctor(&config, &["--share", "--json"])?;
     let shared: Value = serde_json::from_str(&text)?;
     ensure!(shared["certificate"]["spki_sha256"].as_str().is_some_and(|key| key.len() == 64), "{text}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_elsewhere_are_asked_instead() -> Result<()> {
+    let federation = alone().await?;
+    let file = federation.config(ALPHA)?;
+    let settings = std::fs::read_to_string(&file)?;
+    let operations = settings.split("[operations]").nth(1).context("no listener")?;
+    let answering =
+        operations.split("listen = \"").nth(1).and_then(|rest| rest.split('"').next()).context("no listener")?;
+    let answering = answering.to_owned();
+    let ask = async |places: &[String]| {
+        examine(&file, &Examination { operations: places.to_vec(), ..Examination::default() }).await
+    };
+    let report = ask(std::slice::from_ref(&answering)).await?;
+    passes(&report, "health")?;
+    ensure!(report.named("listeners").next().is_none() && report.named("store").next().is_none(), "{report}");
+
+    let report = ask(&[answering, "127.0.0.1:9".to_owned()]).await?;
+    expect(&report, "process", "failed", "ours")?;
+    passes(&report, "health")?;
     Ok(())
 }

@@ -73,6 +73,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Print the description of the client API (`openapi.json`).
     Openapi(api::OpenApi),
+    /// Print which service answers which paths of the client API, for what is in front of services in processes of their own.
+    Routes,
 }
 
 /// The program `aldis`.
@@ -123,6 +125,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
         Command::Openapi(wanted) => api::print(&wanted),
+        Command::Routes => api::print_routes(),
     }?;
     Ok(ExitCode::SUCCESS)
 }

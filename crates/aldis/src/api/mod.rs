@@ -3,11 +3,24 @@
 #[cfg(all(test, feature = "golden"))]
 mod golden;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use aldis_api::{ApiVersion, routes::Description};
 use anyhow::Result;
 use clap::Args;
+use serde_json::json;
+
+/// Which service answers which paths where each is a process of its own: the services' own tables, by the first parts of
+/// paths. `users` answers the rest.
+pub(crate) const PREFIXES: [(&str, &[&str]); 4] = [
+    ("users", aldis_users::PREFIXES),
+    ("conversations", aldis_conversations::PREFIXES),
+    ("assets", aldis_assets::PREFIXES),
+    ("notifications", aldis_notifications::PREFIXES),
+];
 
 /// The client routes of all services: every process can show them, whichever services run in it.
 pub fn description() -> Arc<Description> {
@@ -35,6 +48,16 @@ pub(crate) struct OpenApi {
 pub(crate) fn print(wanted: &OpenApi) -> Result<()> {
     let document = description().openapi(ApiVersion(wanted.api_version));
     println!("{}", serde_json::to_string_pretty(&document)?);
+    Ok(())
+}
+
+/// Prints, as one JSON object, what has to be in front of services that are processes of their own: `versions`, of which one
+/// may stand before a path (`/v8`), `services` with the first parts of the paths that each answers, and the `default`.
+pub(crate) fn print_routes() -> Result<()> {
+    let versions: Vec<u8> = (ApiVersion::MIN.0..=ApiVersion::MAX.0).collect();
+    let services: BTreeMap<&str, &[&str]> = PREFIXES.into();
+    let routes = json!({ "versions": versions, "services": services, "default": "users" });
+    println!("{}", serde_json::to_string_pretty(&routes)?);
     Ok(())
 }
 

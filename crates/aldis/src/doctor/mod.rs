@@ -33,6 +33,10 @@ pub(crate) struct Doctor {
     /// Compare with the answers of this DNS server too, for instance a public one: ADDRESS or ADDRESS:PORT.
     #[arg(long = "resolver", value_name = "ADDRESS", value_parser = resolver)]
     resolvers: Vec<SocketAddr>,
+    /// Ask the running processes there, HOST:PORT of their listeners for operations, instead of on this machine. Repeat it for
+    /// each; a name stands for all its addresses.
+    #[arg(long = "operations", value_name = "ADDRESS", conflicts_with = "share")]
+    operations: Vec<String>,
     #[command(flatten)]
     config: ConfigFile,
 }
@@ -44,6 +48,8 @@ pub struct Examination {
     pub partner: Option<Domain>,
     /// Further DNS servers whose answers are compared.
     pub resolvers: Vec<SocketAddr>,
+    /// Where the processes' listeners for operations are reached, `host:port`; empty: on this machine, as configured.
+    pub operations: Vec<String>,
 }
 
 fn resolver(text: &str) -> Result<SocketAddr, String> {
@@ -63,13 +69,14 @@ pub(crate) async fn run(arguments: Doctor) -> ExitCode {
 }
 
 async fn try_run(arguments: Doctor) -> Result<bool> {
-    let file = &arguments.config.config;
+    let file = &arguments.config.config.clone();
     ensure!(file.exists(), "{}: there is no such file", file.display());
     if arguments.share {
         share::print(&Config::load(file)?, arguments.json).await?;
         return Ok(false);
     }
-    let examination = Examination { partner: arguments.domain, resolvers: arguments.resolvers };
+    let Doctor { domain: partner, resolvers, operations, .. } = arguments;
+    let examination = Examination { partner, resolvers, operations };
     let report = examine(file, &examination).await?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report).context("report")?);
@@ -92,8 +99,17 @@ pub async fn examine(file: &Path, examination: &Examination) -> Result<Report> {
     ensure!(partner != Some(&config.domain), "{} is this backend's own domain", config.domain);
     let mut report = Report::new(&config.domain, partner);
     report.ours([Check::passed("configuration", file.display().to_string())]);
-    let status = status::ask(&config).await;
-    setup::examine(&config, status.as_ref(), &mut report).await;
+    let elsewhere = &examination.operations;
+    let (status, silent) = if elsewhere.is_empty() {
+        (status::ask(&config).await, Vec::new())
+    } else {
+        status::ask_elsewhere(&config, elsewhere).await
+    };
+    if elsewhere.is_empty() {
+        setup::examine(&config, status.as_ref(), &mut report).await;
+    } else {
+        setup::examine_elsewhere(&config, status.as_ref(), &silent, &mut report);
+    }
     let probe = probe(&config, &examination.resolvers).await;
     match &probe {
         Some(probe) => report.ours(probe.own().await),

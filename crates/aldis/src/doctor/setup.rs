@@ -37,12 +37,31 @@ pub(super) async fn examine(config: &Config, status: Option<&Vec<Value>>, report
     for (name, address) in listeners(config).await {
         report.ours([listener(address, running).await.about(format!("{name} {address}"))]);
     }
-    report.ours([if config.users.calls.turn_uris.is_empty() {
-        let advice = "set `users.calls` (TURN servers and their secret), or calls find no way through firewalls";
-        Check::warning(CALLS, Side::Ours, "no TURN servers are configured", advice)
+    report.ours([calls(config)]);
+}
+
+/// What can be told of processes that run elsewhere: nothing of the store, and of listeners only those for operations.
+pub(super) fn examine_elsewhere(config: &Config, status: Option<&Vec<Value>>, silent: &[String], report: &mut Report) {
+    report.ours([if silent.is_empty() {
+        let count = status.map_or(0, Vec::len);
+        Check::passed(PROCESS, format!("{count} answered"))
     } else {
-        Check::passed(CALLS, format!("{} TURN addresses", config.users.calls.turn_uris.len()))
+        let found = format!("no process of {} answers at {}", config.domain, silent.join(", "));
+        Check::failed(PROCESS, Side::Ours, found, "look whether it runs, and whether its port can be reached from here")
     }]);
+    if let Some(status) = status {
+        report.ours([health(status)]);
+    }
+    report.ours([calls(config)]);
+}
+
+fn calls(config: &Config) -> Check {
+    let configured = &config.users.calls;
+    if configured.turn_uris.is_empty() {
+        let advice = "set `users.calls` (TURN servers and their secret), or calls find no way through firewalls";
+        return Check::warning(CALLS, Side::Ours, "no TURN servers are configured", advice);
+    }
+    Check::passed(CALLS, format!("{} TURN addresses", configured.turn_uris.len()))
 }
 
 async fn store(config: &Config, running: bool) -> Check {

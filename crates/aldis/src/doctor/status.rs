@@ -12,6 +12,8 @@ use crate::config::{Config, ServiceName};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Most processes behind one name.
+const MAX_ADDRESSES: usize = 64;
 
 /// The bodies of `/status.json` of the processes that run; `None` when none answers.
 pub(super) async fn ask(config: &Config) -> Option<Vec<Value>> {
@@ -22,6 +24,29 @@ pub(super) async fn ask(config: &Config) -> Option<Vec<Value>> {
     let ours = |body: &Value| body["domain"] == config.domain.as_str();
     let answers: Vec<Value> = answers.into_iter().filter(ours).collect();
     (!answers.is_empty()).then_some(answers)
+}
+
+/// The bodies of those at the given addresses, and which of these nobody of this backend answers at. Every address behind a
+/// name is asked, up to [`MAX_ADDRESSES`].
+pub(super) async fn ask_elsewhere(config: &Config, places: &[String]) -> (Option<Vec<Value>>, Vec<String>) {
+    let mut answers = Vec::new();
+    let mut silent = Vec::new();
+    for place in places {
+        let found = timeout(PATIENCE, tokio::net::lookup_host(place.as_str())).await;
+        let addresses: Vec<SocketAddr> =
+            found.ok().and_then(Result::ok).into_iter().flatten().take(MAX_ADDRESSES).collect();
+        if addresses.is_empty() {
+            silent.push(format!("{place} (no address)"));
+        }
+        let bodies = futures::future::join_all(addresses.iter().map(|address| get(*address, "/status.json"))).await;
+        for (address, body) in addresses.iter().zip(bodies) {
+            match body.filter(|body| body["domain"] == config.domain.as_str()) {
+                Some(body) => answers.push(body),
+                None => silent.push(format!("{place} ({address})")),
+            }
+        }
+    }
+    ((!answers.is_empty()).then_some(answers), silent)
 }
 
 async fn get(address: SocketAddr, path: &str) -> Option<Value> {

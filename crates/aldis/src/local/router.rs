@@ -36,23 +36,16 @@ use super::{
     layout::{Backend, loopback},
     ready::is_ready,
 };
+use crate::api::PREFIXES;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const CONNECT: Duration = Duration::from_secs(5);
-
-/// Which service answers which paths: the services' own tables; users answers the rest.
-const TABLE: [(&str, &[&str]); 4] = [
-    ("users", aldis_users::PREFIXES),
-    ("conversations", aldis_conversations::PREFIXES),
-    ("assets", aldis_assets::PREFIXES),
-    ("notifications", aldis_notifications::PREFIXES),
-];
 
 /// The service that answers `path`, with or without version prefix: the one with the longest matching prefix.
 fn service_of(path: &str) -> &'static str {
     let path = without_version(path);
     let below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let matches = TABLE
+    let matches = PREFIXES
         .iter()
         .flat_map(|(service, prefixes)| prefixes.iter().map(move |prefix| (*service, *prefix)))
         .filter(|(_, prefix)| below(prefix));
