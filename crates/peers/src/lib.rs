@@ -6,14 +6,13 @@
 //! - [`Policy`] is the federation policy in force, followed from the users service.
 //! - [`Quota`] counts what one backend asks for.
 
-mod deadline;
 mod error;
 mod origin;
 mod peers;
 mod policy;
 mod quota;
 
-pub use deadline::{GRPC_TIMEOUT, timeout};
+pub use aldis_proto::deadline::{GRPC_TIMEOUT, timeout};
 pub use error::{PeerError, PeerErrorKind};
 pub use origin::{Origin, federation_listener};
 pub use peers::{AssetLimits, CallOptions, FAN_OUT, Peers};

@@ -1,19 +1,35 @@
 //! Channels to services in other processes.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use aldis_proto::channel::{Channel, boxed};
+use hickory_resolver::ResolverBuilder;
+use http::uri::Authority;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Endpoint, Uri};
-use tower::{ServiceExt, service_fn};
+use tonic::{
+    body::Body,
+    transport::{Endpoint, Uri},
+};
+use tower::{BoxError, Service, ServiceExt, service_fn};
 
-use crate::{listen::ShortPath, telemetry, workload::Workload};
+use crate::{
+    balance::{self, Named},
+    dns,
+    listen::ShortPath,
+    telemetry,
+    workload::Workload,
+};
 
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long it may take until a connection can be used.
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// An address at which no channel can be built.
 #[derive(Debug, thiserror::Error)]
@@ -27,22 +43,36 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
     endpoint
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         // Without this a channel that was cut while idle hangs for good.
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size(4 * 1024 * 1024)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
 }
 
-/// A channel to the service at `address` (`host:port`), connected at the first call and again whenever it breaks. With
-/// a `workload`, the other side must prove that it is `name`.
+/// A channel to the service at `address` (`host:port`). With a `workload`, the other side must prove that it is `name`.
+///
+/// An IP address is connected at the first call and again whenever it breaks. A host name stands for all replicas of the
+/// service: calls are shared among the addresses that DNS gives, which are connected from now on.
 pub fn lazy(address: &str, workload: Option<&Workload>, name: &str) -> Result<Channel, AddressError> {
     let failed =
         |reason: &dyn std::fmt::Display| AddressError { address: address.to_owned(), reason: reason.to_string() };
     let endpoint = tuned(Endpoint::from_shared(format!("http://{address}")).map_err(|error| failed(&error))?);
-    let Some(workload) = workload.cloned() else { return Ok(traced(endpoint.connect_lazy())) };
-    let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(&error))?;
+    let proof = workload.cloned().map(|workload| {
+        let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(&error))?;
+        Ok((workload, name))
+    });
+    let proof = proof.transpose()?;
+    let authority: Authority = address.parse().map_err(|error| failed(&error))?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    if host.parse::<IpAddr>().is_err() {
+        let port = authority.port_u16().ok_or_else(|| failed(&"it has no port"))?;
+        let resolver = dns::resolver(None).and_then(ResolverBuilder::build).map_err(|error| failed(&error))?;
+        let addresses = Named { host: host.to_owned(), resolver };
+        return Ok(traced(balance::channel(authority, port, addresses, proof)));
+    }
+    let Some((workload, name)) = proof else { return Ok(traced(endpoint.connect_lazy())) };
     let address: Arc<str> = address.into();
     // Not the endpoint's own TLS, which would keep the certificates that it was made with.
     Ok(traced(endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
@@ -73,8 +103,13 @@ pub fn unix(path: &Path) -> Channel {
 }
 
 /// Every call states the trace that it belongs to.
-fn traced(channel: tonic::transport::Channel) -> Channel {
-    boxed(channel.map_request(|mut request: http::Request<tonic::body::Body>| {
+fn traced<S>(channel: S) -> Channel
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    boxed(channel.map_request(|mut request: http::Request<Body>| {
         telemetry::state_trace(&tracing::Span::current(), request.headers_mut());
         request
     }))

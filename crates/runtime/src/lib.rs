@@ -1,5 +1,6 @@
 //! Process start: configuration, telemetry, listeners, TLS, shutdown, and the seams for time and randomness.
 
+mod balance;
 pub mod channel;
 pub mod config;
 pub mod dns;

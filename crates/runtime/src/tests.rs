@@ -175,13 +175,13 @@ async fn a_part_that_ends_by_itself_ends_the_process() {
     parts.run(std::future::ready(()), Duration::from_secs(5)).await.unwrap();
 }
 
-struct Authority {
+pub(crate) struct Authority {
     folder: tempfile::TempDir,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -190,7 +190,7 @@ impl Authority {
         Self { folder, issuer: rcgen::Issuer::new(params, key) }
     }
 
-    fn workload(&self, service: &str) -> Workload {
+    pub(crate) fn workload(&self, service: &str) -> Workload {
         self.issue(service, service);
         self.load(service)
     }
@@ -401,7 +401,9 @@ async fn a_stopping_listener_finishes_what_is_under_way() {
     };
     let router = Router::new().route("/hello", get(slow));
     let serving = tokio::spawn(listen::serve(listener, Kind::Http, Door::Open, router, stop.clone()));
-    let calling = tokio::spawn(call(channel::lazy(&address, None, "").unwrap()));
+    // By name, which is the way to several replicas.
+    let named = address.replace("127.0.0.1", "localhost");
+    let calling = tokio::spawn(call(channel::lazy(&named, None, "").unwrap()));
     begun.notified().await;
     stop.cancel();
     assert_eq!(calling.await.unwrap().unwrap(), "late");

@@ -82,9 +82,19 @@ struct Side {
     suitor: usize,
 }
 
+/// So many that no queue drops its oldest events, as it would after about twenty minutes: all are read in the end.
+const KEPT: &str = "[notifications]\nqueue_events = 100000000\nqueue_bytes = 1099511627776\n";
+
 /// Starts the processes.
 pub(crate) async fn start(binary: Option<PathBuf>, backends: usize) -> Result<LocalFederation> {
-    LocalFederation::start(&Options { binary, ..Options::of(&DOMAINS[..backends.min(DOMAINS.len())]) }).await
+    let domains = &DOMAINS[..backends.min(DOMAINS.len())];
+    let mut federation = LocalFederation::start(&Options { binary, ..Options::of(domains) }).await?;
+    for domain in domains {
+        federation.terminate(domain).await?;
+        federation.configure(domain, KEPT)?;
+        federation.restart(domain).await?;
+    }
+    Ok(federation)
 }
 
 impl World {

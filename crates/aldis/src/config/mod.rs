@@ -147,9 +147,11 @@ pub(crate) struct ServiceConfig {
     pub(crate) federation: Option<SocketAddr>,
     /// Where it serves `/healthz`, `/readyz`, `/metrics`.
     pub(crate) operations: Option<SocketAddr>,
-    /// Where other services reach the internal listener, if that is not its own address.
+    /// Where other services reach the internal listener, if that is not its own address. A host name stands for all replicas:
+    /// calls are shared among the addresses that DNS gives for it.
     pub(crate) internal_address: Option<String>,
-    /// Where the federator reaches the federation listener, if that is not its own address.
+    /// Where the federator reaches the federation listener, if that is not its own address. A host name stands for all
+    /// replicas.
     ///
     /// Services: `users`, `conversations`, `assets`.
     pub(crate) federation_address: Option<String>,
