@@ -10,8 +10,8 @@ ALDIS = $(abspath $(CARGO_TARGET_DIR))
 ALL = --workspace --all-features
 # The binary, as the tests of the program build it: `cargo build` would leave out what only tests need, and so build again.
 BUILD = $(CARGO) test $(CARGO_FLAGS) $(ALL) --no-run --test local
-# Without samples there is nothing to compare with.
-NO_SAMPLES = -- --skip golden
+# Without samples there is nothing to compare with, and without a CQL server nothing to ask.
+NO_SAMPLES = -- --skip golden --skip on_cql
 # Where tests of whole backends note which routes they ask.
 NOTES = $(ALDIS)/asked
 FUZZ_SECONDS ?= 60
@@ -25,7 +25,7 @@ WITH ?= bob@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-schemathesis test-golden test-s3 test-turn test-chart test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
+.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-schemathesis test-golden test-s3 test-scylla test-turn test-chart test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,7 +54,7 @@ test-it: ## whole backends only
 
 docs-api: ## write docs/client-api.md anew, with the tests that ask each route
 	@rm -rf '$(NOTES)'
-	ALDIS_COVERAGE='$(NOTES)' $(CARGO) test $(CARGO_FLAGS) $(ALL) --test it -- --skip documentation:: --skip golden
+	ALDIS_COVERAGE='$(NOTES)' $(CARGO) test $(CARGO_FLAGS) $(ALL) --test it -- --skip documentation:: --skip golden --skip on_cql
 	ALDIS_WRITE_CLIENT_API='$(NOTES)' $(CARGO) test $(CARGO_FLAGS) $(ALL) --test it -- documentation::
 
 tests/client/node_modules/.complete: tests/client/package.json tests/client/package-lock.json
@@ -74,6 +74,10 @@ test-status: tests/browser/node_modules/.complete ## the status page in a real b
 
 test-s3: ## files in an object store: one of our own, or the one that ALDIS_TEST_S3_ENDPOINT names
 	$(CARGO) test $(CARGO_FLAGS) $(ALL) --lib -- tests::s3
+
+test-scylla: ## stores on a cluster: a Cassandra node (Debian's Java 17 and Maven fetch it), or the server that ALDIS_TEST_CQL names
+	$(CARGO) test $(CARGO_FLAGS) $(ALL) --no-run --lib
+	scripts/cassandra.sh $(CARGO) test $(CARGO_FLAGS) $(ALL) --lib -- on_cql
 
 test-schemathesis: ## requests made up from openapi.json against two backends: SCHEMATHESIS_SECONDS=180
 	$(BUILD)

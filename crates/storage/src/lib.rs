@@ -3,7 +3,10 @@
 //! The embedded engine is one `SQLite` file per backend with a single writer: jobs of all services of a process are
 //! committed in groups, each group with one sync, and every job in a savepoint of its own. An answer is given after the
 //! commit, so that a confirmed write survives a crash and a loss of power.
+//!
+//! The other engine, [`cql`], is a cluster of `ScyllaDB` or Cassandra.
 
+pub mod cql;
 mod db;
 mod lock;
 mod measure;
@@ -40,6 +43,22 @@ pub enum StoreError {
         /// What this build has.
         known: u32,
     },
+    /// The keyspace was not migrated for this version of Aldis.
+    #[error("the schema of `{service}` has version {found}, this build needs {known}: run `aldis migrate` first")]
+    OlderSchema {
+        /// Whose tables.
+        service: &'static str,
+        /// What the keyspace has.
+        found: u32,
+        /// What this build has.
+        known: u32,
+    },
+    /// A statement of a cluster failed.
+    #[error("cluster")]
+    Cql(#[from] cql::CqlError),
+    /// Names that cannot be those of keyspaces or datacenters, or no address.
+    #[error("the options of the cluster make no sense")]
+    Options,
     /// The store is another backend's.
     #[error("the store belongs to the domain `{found}`, not to `{configured}`: a backend's domain never changes")]
     OtherDomain {
@@ -70,6 +89,11 @@ impl StoreError {
             Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             _ => false,
         }
+    }
+
+    /// Whether what was to be written may have been written all the same.
+    pub fn is_unsure(&self) -> bool {
+        matches!(self, Self::Cql(error) if error.failure == cql::Failure::Unsure)
     }
 }
 
