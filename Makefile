@@ -21,20 +21,24 @@ CRASH_SEED ?= 1
 CRASH_BACKENDS ?= 2
 # Starts a command line with a Node of version 20 or later, which is fetched when the machine has none.
 WITH_NODE = PATH="$$(scripts/node.sh):$$PATH" &&
-WITH ?= bob@beta.test
+WITH ?= ben@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat clean-local test test-unit test-it test-client test-status test-schemathesis test-golden test-s3 test-scylla test-turn test-chart test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
+.PHONY: help run web chat clean-local test test-unit test-it test-client test-status test-schemathesis test-golden test-s3 test-scylla test-turn test-chart test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and run two federated backends on this machine; prints a guide
+	@scripts/web.sh if-node
 	$(BUILD)
 	@exec $(ALDIS)/debug/aldis local up --dir '$(LOCAL)' --ready-file '$(READY)'
 
-chat: tests/client/node_modules/.complete ## write messages in the terminal: ME=ann@alpha.test WITH=bob@beta.test (while `make run` runs)
+web: ## build the web client, which the next build of the binary takes in (needs Node 20 or later, or fetches one)
+	@scripts/web.sh
+
+chat: tests/client/node_modules/.complete ## write messages in the terminal: ME=ann@alpha.test WITH=ben@beta.test (while `make run` runs)
 	@$(WITH_NODE) exec node tests/client/src/chat.js --ready '$(abspath $(READY))' --me '$(ME)' --with '$(WITH)'
 
 clean-local: ## remove the backends of `make run` and all their data

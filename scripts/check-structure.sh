@@ -17,7 +17,7 @@ dependencies() {
 }
 
 for service in "${services[@]}"; do
-    for other in "${services[@]}"; do
+    for other in "${services[@]}" web; do
         if [ "$service" != "$other" ] && dependencies "$service" | grep -qx "$other"; then
             complain "the service '$service' imports the service '$other'; services meet in proto/internal"
         fi
@@ -27,7 +27,7 @@ for service in "${services[@]}"; do
     done
 done
 for kit in "${kits[@]}"; do
-    for service in "${services[@]}"; do
+    for service in "${services[@]}" web; do
         if dependencies "$kit" | grep -qx "$service"; then
             complain "the kit '$kit' depends on the service '$service'"
         fi
@@ -35,6 +35,10 @@ for kit in "${kits[@]}"; do
 done
 if [ -n "$(dependencies types)" ]; then
     complain "'types' depends on another crate of ours"
+fi
+# The web client is a user of the client API like any other.
+if [ "$(dependencies web)" != types ]; then
+    complain "'web' depends on more of ours than 'types'"
 fi
 
 # Origin::proven vouches for a domain: only the ingress and the federation listener may, and tests.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prints the folder of a `node` and `npm` of version 20 or later: the machine's own, or else one that is fetched, by way
 # of Python's package index, into the tools folder (ALDIS_TOOLS, or .tools here). Needs Python 3.9 with venv for that.
+# `scripts/node.sh own` fetches none and fails instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 least=20
@@ -16,4 +17,5 @@ if own="$(command -v node)" && new_enough "$own" && command -v npm >/dev/null; t
     dirname "$own"
     exit
 fi
+if [ "${1:-}" = own ]; then exit 1; fi
 exec scripts/venv.sh node scripts/node-requirements.txt

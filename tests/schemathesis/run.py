@@ -38,7 +38,7 @@ def start(binary, folder):
     init = [binary, "local", "init", "--base-port", "0", "--throttle", "off", "--dir", str(local)]
     subprocess.run(init, check=True, stdout=subprocess.DEVNULL)
     log = open(folder / "up.log", "w")
-    up = [binary, "local", "up", "--dir", str(local), "--ready-file", str(ready)]
+    up = [binary, "local", "up", "--dir", str(local), "--no-people", "--ready-file", str(ready)]
     process = subprocess.Popen(up, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     deadline = time.monotonic() + START_SECONDS
     while not ready.exists():

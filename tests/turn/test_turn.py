@@ -91,7 +91,7 @@ class Federation:
         ready = folder / "ready.json"
         log = open(folder / "up.log", "wb")
         self.process = subprocess.Popen(
-            [ALDIS, "local", "up", *local, "--ready-file", str(ready)], stdout=log, stderr=subprocess.STDOUT
+            [ALDIS, "local", "up", *local, "--no-people", "--ready-file", str(ready)], stdout=log, stderr=subprocess.STDOUT
         )
         log.close()
         until(ready.exists, START, "starting the federation")

@@ -43,6 +43,8 @@ enum Command {
     Notifications(ConfigFile),
     /// Run the federator: all traffic with other backends.
     Federator(ConfigFile),
+    /// Serve the web client, and nothing else.
+    Web(ConfigFile),
     /// A whole federation on this machine, for trying out.
     #[command(subcommand)]
     Local(local::Local),
@@ -115,6 +117,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Assets(file) => single(ServiceName::Assets, &file).await,
         Command::Notifications(file) => single(ServiceName::Notifications, &file).await,
         Command::Federator(file) => single(ServiceName::Federator, &file).await,
+        Command::Web(file) => backend::web(Config::load(&file.config)?, stop_asked()?).await,
         Command::Local(command) => local::run(command).await,
         Command::Config(command) => config::command::run(&command),
         Command::User(command) => admin::user(command).await,

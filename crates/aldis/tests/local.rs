@@ -1,8 +1,9 @@
 //! The program as its users meet it: a local federation of real processes.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -189,7 +190,9 @@ fn a_federation_comes_up_is_administered_survives_a_kill_and_leaves_nothing_behi
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("federation");
     let dir = dir.to_str().unwrap();
-    let running = Running::start(parent.path(), "up", &["local", "up", "--dir", dir, "--base-port", "0"]);
+    let running =
+        Running::start(parent.path(), "up", &["local", "up", "--dir", dir, "--base-port", "0", "--no-people"]);
+    assert!(running.ready.get("people").is_none() && !Path::new(dir).join("people.toml").exists());
     let (alpha, beta) = (running.backend(0).clone(), running.backend(1).clone());
     let http = Http::new();
     for backend in [&alpha, &beta] {
@@ -284,9 +287,78 @@ fn the_guide_can_be_followed_and_a_killed_up_takes_everything_along() {
         let output = Command::new("bash").args(["-euc", &commands]).output().unwrap();
         let text = stdout(&output);
         assert!(text.contains(r#""status":"accepted""#) && text.contains("user.connection"), "{commands}\n{text}");
-        assert!(text.contains(r#""handle":"bob""#) && text.contains("conversation."), "{text}");
+        assert!(text.contains(r#""handle":"ben""#) && text.contains("conversation."), "{text}");
     }
     running.stop(Signal::KILL);
+}
+
+/// What somebody who logged in as the ready file says finds: token, conversations by name, and states of connections.
+fn looks_around(http: &Http, running: &Running, index: usize) -> (String, BTreeMap<String, Value>, Vec<Value>) {
+    let person = &running.ready["people"][index];
+    let api = format!("{}/v13", running.backend(index)["api"].as_str().unwrap());
+    assert_eq!(person["domain"], running.backend(index)["domain"]);
+    let body = json!({ "email": person["email"], "password": person["password"] });
+    let answer = http.call("POST", &format!("{api}/login"), "", Some(body));
+    let token = answer["access_token"].as_str().unwrap().to_owned();
+    let me = http.call("GET", &format!("{api}/self"), &token, None);
+    assert_eq!((&me["handle"], &me["name"]), (&person["handle"], &person["name"]));
+    let ids = http.call("POST", &format!("{api}/conversations/list-ids"), &token, Some(json!({})));
+    let wanted = json!({ "qualified_ids": ids["qualified_conversations"] });
+    let list = http.call("POST", &format!("{api}/conversations/list"), &token, Some(wanted));
+    let named = list["found"].as_array().unwrap().iter().filter_map(|it| Some((it["name"].as_str()?.to_owned(), it)));
+    let groups = named.map(|(name, it)| (name, it["members"]["others"].clone())).collect();
+    let connections = http.call("POST", &format!("{api}/list-connections"), &token, Some(json!({ "size": 10 })));
+    let states = connections["connections"].as_array().unwrap().iter().map(|it| it["status"].clone()).collect();
+    (token, groups, states)
+}
+
+#[test]
+fn the_first_people_are_connected_and_in_a_group_and_stay_who_they_are() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("federation");
+    let arguments = ["local", "up", "--dir", dir.to_str().unwrap(), "--base-port", "0"];
+    let running = Running::start(parent.path(), "up", &arguments);
+    let http = Http::new();
+    for index in [0, 1] {
+        let (_, groups, connections) = looks_around(&http, &running, index);
+        assert_eq!(connections, ["accepted"]);
+        let others = groups["Hello across domains"].as_array().unwrap();
+        let other = running.backend(1 - index)["domain"].clone();
+        assert_eq!((others.len(), &others[0]["qualified_id"]["domain"]), (1, &other), "{groups:?}");
+    }
+    // They are told where to go, each under a host name of its own.
+    let guide = fs::read_to_string(&running.output).unwrap();
+    let people = running.ready["people"].clone();
+    for (index, host) in [(0, "http://127.0.0.1:"), (1, "http://localhost:")] {
+        let app = running.backend(index)["app"].as_str().unwrap();
+        assert!(app.starts_with(host) && app.ends_with("/app/") && guide.contains(app), "{app}");
+        for key in ["email", "password"] {
+            assert!(guide.contains(people[index][key].as_str().unwrap()), "{guide}");
+        }
+        let facts = http.call("GET", &format!("{app}config.json"), "", None);
+        assert_eq!((&facts["domain"], &facts["federation"]), (&people[index]["domain"], &json!(true)));
+    }
+    let logs = fs::read_to_string(&running.errors).unwrap();
+    assert!(!logs.contains("could not") && !logs.contains(people[0]["password"].as_str().unwrap()), "{logs}");
+    for file in [dir.join("people.toml"), running.ready_file.clone()] {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    running.stop(Signal::KILL);
+
+    // Broken off before it was written down that they are there: nobody is made twice.
+    let record = dir.join("people.toml");
+    let text = fs::read_to_string(&record).unwrap();
+    assert!(text.contains("introduced = true"));
+    fs::write(&record, text.replace("introduced = true", "introduced = false")).unwrap();
+    let again = Running::start(parent.path(), "again", &arguments);
+    assert_eq!(again.ready["people"], people);
+    // Without connections to processes that are gone.
+    let (_, groups, connections) = looks_around(&Http::new(), &again, 0);
+    assert_eq!((groups.len(), connections.len()), (1, 1));
+    assert_eq!(fs::read_to_string(&record).unwrap(), text);
+    again.stop(Signal::TERM);
+    stdout(&aldis(&["local", "clean", "--dir", dir.to_str().unwrap()]));
+    assert!(!dir.exists());
 }
 
 #[test]
@@ -300,7 +372,7 @@ fn services_in_processes_of_their_own_look_like_one_backend() {
     let services = Running::start(parent.path(), "services", &arguments);
     let (alpha, beta) = (up.backend(0), services.backend(0));
     let names: Vec<_> = beta["services"].as_array().unwrap().iter().map(|it| it["service"].as_str().unwrap()).collect();
-    assert_eq!(names, ["users", "conversations", "assets", "notifications", "federator"]);
+    assert_eq!(names, ["users", "conversations", "assets", "notifications", "federator", "web"]);
     assert_eq!(services.ready["dns"], up.ready["dns"]);
 
     let http = Http::new();
@@ -315,6 +387,8 @@ fn services_in_processes_of_their_own_look_like_one_backend() {
     let me = http.call("GET", &format!("{a}/self"), &ann, None);
     let path = format!("{b}/connections/alpha.test/{}", me["id"].as_str().unwrap());
     http.call("PUT", &path, &bob, Some(json!({ "status": "accepted" })));
+    let facts = http.call("GET", &format!("{}config.json", beta["app"].as_str().unwrap()), "", None);
+    assert_eq!(facts["domain"], "beta.test");
     // Users, conversations and notifications of beta have worked together.
     eventually("the conversation", || {
         let answer = http.call("GET", &format!("{b}/v9/notifications?size=100"), &bob, None);

@@ -1,7 +1,7 @@
 // Two people writing to each other from two terminals, with the real client, while `make run` runs:
 //
-//     make chat ME=ann@alpha.test WITH=bob@beta.test
-//     make chat ME=bob@beta.test WITH=ann@alpha.test
+//     make chat ME=ann@alpha.test WITH=ben@beta.test
+//     make chat ME=ben@beta.test WITH=ann@alpha.test
 //
 // An account that is not there yet is registered, with the code from the backend's mail folder. Keys live as long as the
 // process: every start is a new device.

@@ -49,18 +49,21 @@ export class Federation {
   /** The backends of the ready file, by domain. */
   backends = new Map();
 
+  /** Who can log in already. */
+  people = [];
+
   /**
    * Starts the binary that `ALDIS_BIN` names and waits until every backend is ready. `settings` are sections that are
-   * added to every configuration.
+   * added to every configuration. With `people`, the first ones are made, as for somebody who tries it out.
    */
-  static async start({ settings = '' } = {}) {
+  static async start({ settings = '', people = false } = {}) {
     const binary = process.env.ALDIS_BIN;
     if (!binary) {
       throw new Error('ALDIS_BIN must name the aldis binary; `make test-client` sets it');
     }
     const federation = new Federation();
     try {
-      await federation.#start(binary, settings);
+      await federation.#start(binary, settings, people);
       return federation;
     } catch (error) {
       const log = await readFile(federation.#log, 'utf8').catch(() => '');
@@ -69,7 +72,7 @@ export class Federation {
     }
   }
 
-  async #start(binary, settings) {
+  async #start(binary, settings, people) {
     this.#folder = await mkdtemp(join(tmpdir(), 'aldis-client-'));
     this.#log = join(this.#folder, 'up.log');
     const readyFile = join(this.#folder, 'ready.json');
@@ -79,7 +82,7 @@ export class Federation {
       await appendFile(join(local, name, 'aldis.toml'), `\n${settings}\n`);
     }
     const output = openSync(this.#log, 'a');
-    const args = ['local', 'up', '--dir', local, '--ready-file', readyFile];
+    const args = ['local', 'up', '--dir', local, '--ready-file', readyFile, ...(people ? [] : ['--no-people'])];
     this.#child = spawn(binary, args, { stdio: ['ignore', output, output] });
     closeSync(output);
     let ended;
@@ -97,6 +100,7 @@ export class Federation {
       'starting',
     );
     this.pids = [ready.dns?.pid, ...ready.backends.map(({ pid }) => pid)].filter(Boolean);
+    this.people = ready.people ?? [];
     for (const backend of ready.backends) {
       this.backends.set(backend.domain, backend);
     }

@@ -181,19 +181,21 @@ impl LocalFederation {
                 federation.lead("services", &dir, named([domain])).await?;
             }
         } else {
-            federation.lead("up", &dir, named(&options.domains)).await?;
+            let mut arguments = named(&options.domains);
+            arguments.push("--no-people".to_owned());
+            federation.lead("up", &dir, arguments).await?;
         }
         Ok(federation)
     }
 
     /// Runs `aldis local up` or `services` and waits for its ready file.
-    async fn lead(&mut self, command: &str, dir: &Path, domains: Vec<String>) -> Result<()> {
+    async fn lead(&mut self, command: &str, dir: &Path, arguments: Vec<String>) -> Result<()> {
         let ready_file = self.folder.path().join(format!("ready-{}.json", self.leaders.len()));
         let log = File::options().create(true).append(true).open(self.log())?;
         let leader = Command::new(&self.binary)
             .args(["local", command, "--dir"])
             .arg(dir)
-            .args(domains)
+            .args(arguments)
             .arg("--ready-file")
             .arg(&ready_file)
             .stdin(Stdio::null())

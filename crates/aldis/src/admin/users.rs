@@ -185,6 +185,14 @@ pub(crate) async fn run(command: User) -> Result<()> {
 }
 
 impl Administration {
+    /// Makes an activated account.
+    pub(crate) async fn create_user(&self, email: &str, password: &str, name: &str, handle: &str) -> Result<()> {
+        let (email, password, name) = (email.to_owned(), password.to_owned(), name.to_owned());
+        let request = CreateUserRequest { email, password, name, handle: Some(handle.to_owned()) };
+        let mut client = self.client();
+        ask(async { client.create_user(request).await }).await.map(drop)
+    }
+
     fn client(&self) -> UserAdminClient<aldis_proto::channel::Channel> {
         UserAdminClient::new(self.channel.clone())
     }

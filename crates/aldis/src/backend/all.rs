@@ -12,6 +12,7 @@ use super::{
     parts::{Process, Store, federation_troubles, ingress, store_works, tokens_can_be_checked},
     start,
     status::Sources,
+    web,
 };
 use crate::config::{Config, ServiceName};
 
@@ -62,8 +63,11 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
     process.parts.adopt("conversations", conversations.tasks);
     process.parts.adopt("assets", assets.tasks);
     process.close_sockets_at_end(notifications.sockets);
-    let routes =
+    let mut routes =
         Router::new().merge(users.client).merge(conversations.client).merge(assets.client).merge(notifications.client);
+    if config.web.enabled {
+        routes = routes.merge(web::routes(&config));
+    }
     process.serve_clients(&config, config.client.listen, routes).await?;
     let sources = Sources {
         peers: peer_states.clone(),

@@ -6,10 +6,12 @@ mod parts;
 mod single;
 mod start;
 mod status;
+mod web;
 
 pub(crate) use self::{
     admin::{Offline, answers, store_opens},
     all::run as all,
     single::run as single,
     start::capabilities,
+    web::run as web,
 };

@@ -52,6 +52,9 @@ pub(crate) struct Config {
     /// `[notifications]`.
     #[serde(default)]
     pub(crate) notifications: aldis_notifications::Config,
+    /// `[web]`.
+    #[serde(default)]
+    pub(crate) web: aldis_web::Config,
     /// `[federation]`. Absent: this backend federates with nobody.
     #[serde(default)]
     pub(crate) federation: Option<aldis_federator::Config>,
@@ -124,6 +127,19 @@ pub(crate) struct ServicesConfig {
     pub(crate) notifications: ServiceConfig,
     /// `[services.federator]`.
     pub(crate) federator: ServiceConfig,
+    /// `[services.web]`.
+    pub(crate) web: WebServiceConfig,
+}
+
+/// `aldis web`: the web client in a process of its own, which talks to no other. Whatever is in front of the services sends
+/// `/app` there.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, Documented, DocumentedFields)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct WebServiceConfig {
+    /// Where it serves the web client.
+    pub(crate) client: Option<SocketAddr>,
+    /// Where it serves `/healthz`, `/readyz`, `/metrics`.
+    pub(crate) operations: Option<SocketAddr>,
 }
 
 /// One service: `users`, `conversations`, `assets`, `notifications` or `federator`. An internal certificate carries the DNS

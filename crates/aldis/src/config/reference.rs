@@ -12,7 +12,7 @@ use documented::{Documented, DocumentedFields};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use super::{Config, OperationsConfig, ServiceConfig, ServiceName, ServicesConfig, StoreConfig};
+use super::{Config, OperationsConfig, ServiceConfig, ServiceName, ServicesConfig, StoreConfig, WebServiceConfig};
 
 /// One table of the file.
 struct Section {
@@ -114,6 +114,7 @@ fn sections() -> Result<Vec<Section>> {
         )?,
         section::<aldis_notifications::Config>("notifications", Always, "")?,
         section::<aldis_notifications::Push>("notifications.push", Always, "")?,
+        section::<aldis_web::Config>("web", Always, "")?,
         section::<aldis_delivery::Config>("outbox", Always, "")?,
         section::<aldis_federator::Config>(
             "federation",
@@ -122,6 +123,7 @@ fn sections() -> Result<Vec<Section>> {
         )?,
         section::<ServicesConfig>("services", Always, "")?,
         section::<ServiceConfig>(SERVICE, Always, "")?,
+        section::<WebServiceConfig>("services.web", Always, "")?,
     ];
     let names: Vec<&str> = all.iter().map(|section| section.name).collect();
     for section in &mut all {

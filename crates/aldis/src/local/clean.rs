@@ -44,6 +44,7 @@ fn remove(folder: &Folder, state: &State) -> Result<()> {
     let files = [
         folder.ca(),
         folder.ca_key(),
+        folder.people(),
         folder.dns_log(),
         old_log.into(),
         folder.dns_lock(),

@@ -2,40 +2,80 @@
 
 use std::{fmt::Write as _, io::Write as _, path::Path};
 
-use super::layout::{Backend, Folder, loopback};
+use super::{
+    layout::{Backend, Folder, State, loopback},
+    people::Person,
+};
+
+/// What the guide is about.
+pub(crate) struct Guide<'a> {
+    pub(crate) folder: &'a Folder,
+    pub(crate) state: &'a State,
+    pub(crate) backends: &'a [Backend],
+    pub(crate) people: &'a [Person],
+    pub(crate) ready_file: Option<&'a Path>,
+}
 
 /// Prints the guide to standard output.
-pub(crate) fn print(folder: &Folder, backends: &[Backend], ready_file: Option<&Path>) {
+pub(crate) fn print(guide: &Guide<'_>) {
     let mut output = std::io::stdout().lock();
     // Whoever closed our standard output does not want to read this.
-    let _ = output.write_all(text(folder, backends, ready_file).as_bytes()).and_then(|()| output.flush());
+    let _ = output.write_all(text(guide).as_bytes()).and_then(|()| output.flush());
 }
 
 /// The guide. Lines to paste into a shell are indented by four spaces, and nothing else is.
-fn text(folder: &Folder, backends: &[Backend], ready_file: Option<&Path>) -> String {
-    let mut parts = vec![urls(folder, backends), registration(folder, backends)];
+fn text(guide: &Guide<'_>) -> String {
+    let (folder, backends) = (guide.folder, guide.backends);
+    let mut parts = vec![urls(guide), registration(folder, backends)];
     if let [first, second, ..] = backends {
         parts.push(walk(first, second));
-        parts.push(messages(first, second, ready_file));
+        parts.push(messages(first, second, guide.ready_file));
+    }
+    if !guide.people.is_empty() {
+        parts.push(people(guide));
     }
     parts.push(END.to_owned());
     parts.join("\n")
 }
 
-fn urls(folder: &Folder, backends: &[Backend]) -> String {
+/// Last, where it is seen: the addresses to open, and who logs in there.
+fn people(guide: &Guide<'_>) -> String {
+    let mut text = match guide.people {
+        [_] => "OPEN THIS ADDRESS in a browser and log in:\n\n",
+        _ => "OPEN THESE ADDRESSES in two windows of a browser, log in, and write to each other:\n\n",
+    }
+    .to_owned();
+    for person in guide.people {
+        let home = guide.backends.iter().find(|backend| backend.domain.as_str() == person.domain);
+        let app = home.map(|backend| guide.state.app(backend)).unwrap_or_default();
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {app}   {:17} password {}", person.email, person.password);
+    }
+    text.push_str("\nThey are connected and in a group, \"");
+    text.push_str(super::people::GROUP);
+    text.push_str("\".\n");
+    if !aldis_web::is_built() {
+        text.push_str("But this program was built without the web client: `make web` builds it (Node 20 or later), then start again.\n");
+    }
+    text
+}
+
+fn urls(guide: &Guide<'_>) -> String {
+    let Guide { folder, state, backends, .. } = guide;
     let mut text = match backends {
         [_] => "\nOne backend is ready.\n\n".to_owned(),
         _ => format!("\n{} backends are ready and federate with each other.\n\n", backends.len()),
     };
-    for backend in backends {
+    for backend in *backends {
         let (client, operations) = (loopback(backend.client), loopback(backend.operations));
         let target = folder.of(&backend.domain);
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "{domain}\n  client API  http://{client}   (sockets ws://{client}, apps deeplink http://{client}/deeplink.json)\n  \
+            "{domain}\n  web client  {app}\n  client API  http://{client}   (sockets ws://{client}, apps deeplink http://{client}/deeplink.json)\n  \
              status      http://{operations}/   (/readyz, /metrics)\n  mail        {mail}\n  settings    {config}\n\n",
             domain = backend.domain,
+            app = state.app(backend),
             mail = target.mail().display(),
             config = target.config().display(),
         );
@@ -57,7 +97,7 @@ fn registration(folder: &Folder, backends: &[Backend]) -> String {
     )
 }
 
-const PEOPLE: [(&str, &str); 2] = [("Ann", "ann"), ("Bob", "bob")];
+const PEOPLE: [(&str, &str); 2] = [("Ann", "ann"), ("Ben", "ben")];
 
 fn accounts(folder: &Folder, backends: &[Backend]) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "aldis".into());
@@ -84,19 +124,19 @@ They log in,
 
     A=http://{a}/v13 B=http://{b}/v13
     ann=$(curl -s $A/login -d '{{"email":"ann@example.com","password":"ann likes lamps"}}' | {token})
-    bob=$(curl -s $B/login -d '{{"email":"bob@example.com","password":"bob likes lamps"}}' | {token})
+    ben=$(curl -s $B/login -d '{{"email":"ben@example.com","password":"ben likes lamps"}}' | {token})
 
-Ann searches Bob at the other backend and asks to connect,
+Ann searches Ben at the other backend and asks to connect,
 
-    curl -s "$A/search/contacts?q=bob&domain={beta}" -H "Authorization: Bearer $ann"; echo
-    bob_id=$(curl -s "$A/users/by-handle/{beta}/bob" -H "Authorization: Bearer $ann" | {id})
-    curl -s -X POST "$A/connections/{beta}/$bob_id" -H "Authorization: Bearer $ann"; echo
+    curl -s "$A/search/contacts?q=ben&domain={beta}" -H "Authorization: Bearer $ann"; echo
+    ben_id=$(curl -s "$A/users/by-handle/{beta}/ben" -H "Authorization: Bearer $ann" | {id})
+    curl -s -X POST "$A/connections/{beta}/$ben_id" -H "Authorization: Bearer $ann"; echo
 
-and Bob accepts. From then on both are members of their one-to-one conversation, whose events wait for Bob's app:
+and Ben accepts. From then on both are members of their one-to-one conversation, whose events wait for Ben's app:
 
     ann_id=$(curl -s $A/self -H "Authorization: Bearer $ann" | {id})
-    curl -s -X PUT "$B/connections/{alpha}/$ann_id" -H "Authorization: Bearer $bob" -d '{{"status":"accepted"}}'; echo
-    curl -s "$B/notifications?size=100" -H "Authorization: Bearer $bob"; echo
+    curl -s -X PUT "$B/connections/{alpha}/$ann_id" -H "Authorization: Bearer $ben" -d '{{"status":"accepted"}}'; echo
+    curl -s "$B/notifications?size=100" -H "Authorization: Bearer $ben"; echo
 "#,
         a = loopback(first.client),
         b = loopback(second.client),
@@ -112,8 +152,8 @@ fn messages(first: &Backend, second: &Backend, ready_file: Option<&Path>) -> Str
         "MESSAGES\n\
          Apps encrypt them, which curl cannot do. The real client library can: Node 20, in the folder of the sources, in two\n\
          terminals{hint}. It makes these people if they are not there.\n\n  \
-         make chat ME=ann@{alpha} WITH=bob@{beta} READY={ready}\n  \
-         make chat ME=bob@{beta} WITH=ann@{alpha} READY={ready}\n"
+         make chat ME=ann@{alpha} WITH=ben@{beta} READY={ready}\n  \
+         make chat ME=ben@{beta} WITH=ann@{alpha} READY={ready}\n"
     )
 }
 
@@ -127,6 +167,7 @@ mod tests {
     #[test]
     fn one_backend_needs_no_walk() {
         let folder = Folder::at(Path::new("/federation")).unwrap();
+        let state: State = toml::from_str("version = 1\nbase_port = 0\ndns_port = 0\n").unwrap();
         let backend = Backend {
             domain: "alpha.test".parse().unwrap(),
             client: 1,
@@ -135,7 +176,8 @@ mod tests {
             listed: std::collections::BTreeSet::default(),
             services: Vec::new(),
         };
-        let text = super::text(&folder, &[backend], None);
+        let guide = Guide { folder: &folder, state: &state, backends: &[backend], people: &[], ready_file: None };
+        let text = super::text(&guide);
         assert!(text.contains("One backend") && text.contains("user create") && !text.contains("CONNECT"), "{text}");
     }
 }

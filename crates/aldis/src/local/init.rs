@@ -166,7 +166,8 @@ ca_file = "internal/ca.pem"
     for (service, ports) in backend.services() {
         text.push_str(&service_section(service, ports));
     }
-    text
+    let (client, operations) = (loopback(backend.web().client), loopback(backend.web().operations));
+    format!("{text}\n[services.web]\nclient = \"{client}\"\noperations = \"{operations}\"\n")
 }
 
 fn service_section(service: &str, ports: ServicePorts) -> String {

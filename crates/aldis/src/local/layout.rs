@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/local.toml             domains and ports, fixed once written
 //! DIR/ca.pem ca-key.pem      the authority that all backends trust for federation
+//! DIR/people.toml            who the first people are, with their passwords
 //! DIR/<domain>/aldis.toml    the backend's configuration, the operator's to edit
 //! DIR/<domain>/federation.pem federation-key.pem
 //! DIR/<domain>/internal/     certificates with which the backend's own services know each other
@@ -27,12 +28,16 @@ use super::ports::{self, Blocks};
 /// The services of a backend, as they are called in subcommands, configuration and certificates.
 pub(crate) const SERVICES: [&str; 5] = ["users", "conversations", "assets", "notifications", "federator"];
 
+/// The web client, as it is called there; it has no certificate and no store.
+pub(crate) const WEB: &str = "web";
+
 const STATE: &str = "local.toml";
+const PEOPLE: &str = "people.toml";
 const VERSION: u32 = 1;
 /// Ports from one backend to the next.
 const STRIDE: u16 = ports::BLOCK;
 /// Names in DIR that no domain may have.
-const RESERVED: [&str; 3] = [STATE, "ca.pem", "ca-key.pem"];
+const RESERVED: [&str; 4] = [STATE, PEOPLE, "ca.pem", "ca-key.pem"];
 
 /// Content of `local.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,6 +77,13 @@ pub(crate) struct ServicePorts {
     pub(crate) operations: u16,
 }
 
+/// Where the web client listens in a process of its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WebPorts {
+    pub(crate) client: u16,
+    pub(crate) operations: u16,
+}
+
 /// A loopback address.
 pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
@@ -94,6 +106,18 @@ impl State {
 
     pub(crate) fn dns(&self) -> SocketAddr {
         loopback(self.dns_port)
+    }
+
+    /// Where people open the web client of a backend. Browsers keep the cookies of a host in one place whatever the port
+    /// is, so that backends under one name would log each other's people out: each has a name of its own for this machine.
+    pub(crate) fn app(&self, backend: &Backend) -> String {
+        let place = self.backends.iter().position(|it| it.domain == backend.domain);
+        let host = match place {
+            Some(0) => "127.0.0.1".to_owned(),
+            Some(1) => "localhost".to_owned(),
+            _ => format!("{}.localhost", backend.domain),
+        };
+        format!("http://{host}:{}{}/", backend.client, aldis_web::PATH)
     }
 
     pub(crate) fn backend(&self, domain: &Domain) -> Option<&Backend> {
@@ -136,6 +160,11 @@ impl Backend {
         Ok(Self { domain, client, federation, operations, listed, services: services.collect() })
     }
 
+    /// The block of ports that a backend has begins with its client port; services have those up to 60.
+    pub(crate) fn web(&self) -> WebPorts {
+        WebPorts { client: self.client.saturating_add(60), operations: self.client.saturating_add(63) }
+    }
+
     /// Services with their listeners.
     pub(crate) fn services(&self) -> impl Iterator<Item = (&'static str, ServicePorts)> {
         SERVICES.into_iter().zip(self.services.iter().copied())
@@ -171,6 +200,10 @@ impl Folder {
 
     pub(crate) fn state_file(&self) -> PathBuf {
         self.file(STATE)
+    }
+
+    pub(crate) fn people(&self) -> PathBuf {
+        self.file(PEOPLE)
     }
 
     pub(crate) fn dns_lock(&self) -> PathBuf {

@@ -6,6 +6,7 @@ mod dns;
 mod guide;
 mod init;
 mod layout;
+mod people;
 mod ports;
 pub(crate) mod process;
 mod ready;
@@ -82,6 +83,9 @@ pub(crate) struct Init {
 pub(crate) struct Up {
     #[command(flatten)]
     init: Init,
+    /// Don't make the first people: Alice at the first backend and Bob at the second.
+    #[arg(long)]
+    no_people: bool,
     /// Write this file as soon as everything is ready.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -138,7 +142,7 @@ pub(crate) async fn run(command: Local) -> Result<()> {
         }
         Local::Up(arguments) => {
             let (folder, options) = arguments.init.parts()?;
-            up::run(&folder, &options, arguments.ready_file.as_deref()).await
+            up::run(&folder, &options, !arguments.no_people, arguments.ready_file.as_deref()).await
         }
         Local::Services(arguments) => services(arguments).await,
         Local::Dns(arguments) => {

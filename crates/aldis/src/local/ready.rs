@@ -4,13 +4,15 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use aldis_types::Domain;
 use anyhow::{Context as _, Result, bail, ensure};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde::Serialize;
 
 use super::{
     dns,
     layout::{Access, Backend, Folder, State, loopback, write},
+    people::Person,
     process::Process,
 };
 
@@ -26,6 +28,9 @@ pub(crate) struct ReadyFile {
     dns: ReadyDns,
     ca_file: String,
     backends: Vec<ReadyBackend>,
+    /// Who can log in already, if anybody was made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    people: Vec<Person>,
 }
 
 /// The DNS server.
@@ -42,6 +47,8 @@ pub(crate) struct ReadyBackend {
     domain: Domain,
     api: String,
     websocket: String,
+    /// The web client.
+    app: String,
     federation: String,
     operations: String,
     config: String,
@@ -70,13 +77,20 @@ fn text(path: &Path) -> String {
 }
 
 impl ReadyBackend {
-    pub(crate) fn new(folder: &Folder, backend: &Backend, process: &Process, services: Vec<ReadyService>) -> Self {
+    pub(crate) fn new(
+        folder: &Folder,
+        state: &State,
+        backend: &Backend,
+        process: &Process,
+        services: Vec<ReadyService>,
+    ) -> Self {
         let target = folder.of(&backend.domain);
         let client = loopback(backend.client);
         Self {
             domain: backend.domain.clone(),
             api: format!("http://{client}"),
             websocket: format!("ws://{client}"),
+            app: state.app(backend),
             federation: loopback(backend.federation).to_string(),
             operations: format!("http://{}", loopback(backend.operations)),
             config: text(&target.config()),
@@ -91,15 +105,16 @@ impl ReadyBackend {
 }
 
 impl ReadyFile {
-    pub(crate) fn new(folder: &Folder, dns: ReadyDns, backends: Vec<ReadyBackend>) -> Self {
-        Self { dns, ca_file: text(&folder.ca()), backends }
+    pub(crate) fn new(folder: &Folder, dns: ReadyDns, backends: Vec<ReadyBackend>, people: Vec<Person>) -> Self {
+        Self { dns, ca_file: text(&folder.ca()), backends, people }
     }
 
     /// Writes it so that a reader finds it complete or not at all.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut content = serde_json::to_vec_pretty(self)?;
         content.push(b'\n');
-        write(path, &content, Access::All)
+        // It may hold passwords.
+        write(path, &content, Access::Owner)
     }
 }
 
@@ -116,10 +131,17 @@ pub(crate) fn start_dns(folder: &Folder, state: &State) -> Result<(ReadyDns, Opt
     Ok((ReadyDns { address, pid: process.pid, command: process.command.clone() }, Some(process)))
 }
 
-/// The status of a `GET`, and the beginning of the answer.
+/// The status of a `GET`, and the answer.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(http::StatusCode, String)> {
+    send(http::Request::get(format!("http://{address}{path}")).body(Full::default())?, ANSWER).await
+}
+
+/// The status and text of an answer that comes in time and is not too long.
+pub(crate) async fn send(
+    request: http::Request<Full<Bytes>>,
+    patience: Duration,
+) -> Result<(http::StatusCode, String)> {
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let request = http::Request::get(format!("http://{address}{path}")).body(Empty::<bytes::Bytes>::new())?;
     let answered = async {
         let response = client.request(request).await?;
         let status = response.status();
@@ -127,7 +149,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(http::Status
         let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
         Ok::<_, anyhow::Error>((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    tokio::time::timeout(ANSWER, answered).await.context("no answer")?
+    tokio::time::timeout(patience, answered).await.context("no answer")?
 }
 
 /// Waits until `probe` succeeds. Ends with an error when the process does, or when it takes too long.

@@ -33,7 +33,7 @@ use tower::service_fn;
 
 use super::{
     ROUTER_ADDRESS,
-    layout::{Backend, loopback},
+    layout::{Backend, WEB, loopback},
     ready::is_ready,
 };
 use crate::api::PREFIXES;
@@ -48,6 +48,7 @@ fn service_of(path: &str) -> &'static str {
     let matches = PREFIXES
         .iter()
         .flat_map(|(service, prefixes)| prefixes.iter().map(move |prefix| (*service, *prefix)))
+        .chain([(WEB, aldis_web::PATH)])
         .filter(|(_, prefix)| below(prefix));
     matches.max_by_key(|(_, prefix)| prefix.len()).map_or("users", |(service, _)| service)
 }
@@ -83,9 +84,10 @@ struct Router {
 
 impl Router {
     fn new(backend: &Backend) -> Self {
-        let services = backend.services().map(|(name, ports)| Service {
+        let listeners = backend.services().map(|(name, ports)| (name, ports.client));
+        let services = listeners.chain([(WEB, backend.web().client)]).map(|(name, port)| Service {
             name,
-            replicas: vec![loopback(ports.client)],
+            replicas: vec![loopback(port)],
             next: AtomicUsize::new(0),
         });
         let mut connector = HttpConnector::new();
@@ -188,6 +190,9 @@ mod tests {
             ("/v8/time", "notifications"),
             ("/vx/await", "users"),
             ("/v8/feature-configs", "conversations"),
+            ("/app", "web"),
+            ("/app/assets/main.js", "web"),
+            ("/apps", "users"),
             ("/v13/mls/public-keys", "conversations"),
             ("/v13/mls/key-packages/self/1a", "users"),
             ("/mls/key-packagesx", "conversations"),

@@ -6,11 +6,12 @@ use aldis_types::Domain;
 use anyhow::{Context as _, Result};
 
 use super::{
-    layout::{Backend, Folder, ServicePorts, State, loopback},
+    layout::{Backend, DomainFolder, Folder, ServicePorts, State, WEB, WebPorts, loopback},
     process::{LogFollower, Process, stop_all},
     ready::{ReadyBackend, ReadyFile, ReadyService, has_heard_of_users, is_ready, wait},
     up::{Stop, is_free, keeps_its_ports, remove_stale, start_dns, watch},
 };
+use crate::config::Config;
 
 /// Starts the services of `domain` and stays until asked to stop.
 pub(crate) async fn run(folder: &Folder, domain: &Domain, ready_file: Option<&Path>) -> Result<()> {
@@ -30,7 +31,8 @@ pub(crate) async fn run(folder: &Folder, domain: &Domain, ready_file: Option<&Pa
         () = stop.asked() => Ok(None),
     };
     if let Ok(Some(())) = outcome {
-        println!("{domain} serves clients at http://{}; Ctrl-C stops it.", loopback(backend.client));
+        let (client, app) = (loopback(backend.client), state.app(backend));
+        println!("{domain} serves clients at http://{client} and the web client at {app}; Ctrl-C stops it.");
         watch(&mut started, &mut stop).await;
     }
     eprintln!("stopping");
@@ -54,37 +56,58 @@ async fn start(
     let config = target.config();
     let config = config.to_str().context("the folder's name is not UTF-8")?;
     for (service, _) in backend.services() {
-        let name = format!("{} {service}", backend.domain);
-        let process = Process::start(&name, &[service, "--config", config], &target.log(service))?;
-        logs.follow(&process)?;
-        started.push(process);
+        start_one(&target, backend, service, &[service, "--config", config], logs, started)?;
     }
     let waiting = started[first..].iter_mut().zip(backend.services()).map(|(process, (_, ports))| {
         let operations = loopback(ports.operations);
         wait(process, async move || has_heard_of_users(operations).await)
     });
     futures::future::try_join_all(waiting).await?;
+    // Folders that were made before there was a web client have no place for it.
+    let web = Config::load(&target.config())?.services.web.client.map(|_| backend.web());
+    if let Some(web) = web {
+        let process = start_one(&target, backend, WEB, &[WEB, "--config", config], logs, started)?;
+        wait(process, async || is_ready(loopback(web.operations)).await).await?;
+    }
 
     let dir = folder.path().to_str().context("the folder's name is not UTF-8")?;
     let arguments = ["local", "router", "--dir", dir, "--domain", backend.domain.as_str()];
-    let router = Process::start(&format!("{} router", backend.domain), &arguments, &target.log("router"))?;
-    logs.follow(&router)?;
-    started.push(router);
-    let Some((router, services)) = started[first..].split_last_mut() else { return Ok(()) };
-    let operations = loopback(backend.operations);
-    wait(router, async move || is_ready(operations).await).await?;
-    let services = services.iter().zip(backend.services()).map(|(process, (service, ports))| ReadyService {
+    let router = start_one(&target, backend, "router", &arguments, logs, started)?;
+    wait(router, async || is_ready(loopback(backend.operations)).await).await?;
+    let Some((router, services)) = started[first..].split_last() else { return Ok(()) };
+    let listeners = backend.services().map(|(service, ports)| (service, listeners(service, ports, backend)));
+    let services = services.iter().zip(listeners.chain(web.map(|web| (WEB, web_listeners(web)))));
+    let services = services.map(|(process, (service, listeners))| ReadyService {
         service: service.to_owned(),
         replica: 0,
-        listeners: listeners(service, ports, backend),
+        listeners,
         pid: process.pid,
         command: process.command.clone(),
     });
-    let ready = ReadyBackend::new(folder, backend, router, services.collect());
+    let ready = ReadyBackend::new(folder, state, backend, router, services.collect());
     if let Some(path) = ready_file {
-        ReadyFile::new(folder, dns, vec![ready]).write(path)?;
+        ReadyFile::new(folder, dns, vec![ready], Vec::new()).write(path)?;
     }
     Ok(())
+}
+
+/// Starts one process of the backend.
+fn start_one<'a>(
+    target: &DomainFolder,
+    backend: &Backend,
+    name: &str,
+    arguments: &[&str],
+    logs: &LogFollower,
+    started: &'a mut Vec<Process>,
+) -> Result<&'a mut Process> {
+    let process = Process::start(&format!("{} {name}", backend.domain), arguments, &target.log(name))?;
+    logs.follow(&process)?;
+    started.push(process);
+    started.last_mut().context("the process just started")
+}
+
+fn web_listeners(web: WebPorts) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([("client", loopback(web.client).to_string()), ("operations", loopback(web.operations).to_string())])
 }
 
 /// Where a service listens; as in its configuration.

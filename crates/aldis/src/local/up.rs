@@ -11,13 +11,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     dns, guide, init,
     layout::{Backend, Folder, SERVICES, State, loopback},
+    people::{self, Person},
     process::{LogFollower, Process, stop_all},
     ready::{self, ReadyBackend, ReadyDns, ReadyFile, is_ready, wait},
 };
 use crate::config::Config;
 
 /// Starts the backends of `folder` (those that `options` names, or all) and stays until asked to stop.
-pub(crate) async fn run(folder: &Folder, options: &init::Options, ready_file: Option<&Path>) -> Result<()> {
+pub(crate) async fn run(
+    folder: &Folder,
+    options: &init::Options,
+    with_people: bool,
+    ready_file: Option<&Path>,
+) -> Result<()> {
     let state = init::run(folder, options).await?;
     let backends = chosen(&state, &options.domains)?;
     for backend in &backends {
@@ -28,12 +34,13 @@ pub(crate) async fn run(folder: &Folder, options: &init::Options, ready_file: Op
     let mut stop = Stop::new()?;
     let mut started = Vec::new();
     let logs = LogFollower::start()?;
+    let wanted = Wanted { folder, state: &state, backends: &backends, with_people, ready_file };
     let outcome = tokio::select! {
-        outcome = start(folder, &state, &backends, &logs, &mut started, ready_file) => outcome.map(Some),
+        outcome = start(&wanted, &logs, &mut started) => outcome.map(Some),
         () = stop.asked() => Ok(None),
     };
-    if let Ok(Some(())) = outcome {
-        guide::print(folder, &backends, ready_file);
+    if let Ok(Some(people)) = &outcome {
+        guide::print(&guide::Guide { folder, state: &state, backends: &backends, people, ready_file });
         watch(&mut started, &mut stop).await;
     }
     eprintln!("stopping");
@@ -113,14 +120,18 @@ pub(super) async fn start_dns(
     Ok(ready)
 }
 
-async fn start(
-    folder: &Folder,
-    state: &State,
-    backends: &[Backend],
-    logs: &LogFollower,
-    started: &mut Vec<Process>,
-    ready_file: Option<&Path>,
-) -> Result<()> {
+/// What is started.
+struct Wanted<'a> {
+    folder: &'a Folder,
+    state: &'a State,
+    backends: &'a [Backend],
+    with_people: bool,
+    ready_file: Option<&'a Path>,
+}
+
+/// Starts everything and waits until it is ready. Returns who can log in already.
+async fn start(wanted: &Wanted<'_>, logs: &LogFollower, started: &mut Vec<Process>) -> Result<Vec<Person>> {
+    let &Wanted { folder, state, backends, with_people, ready_file } = wanted;
     let server = start_dns(folder, state, &backends[0].domain, logs, started).await?;
     let first = started.len();
     for backend in backends {
@@ -136,13 +147,18 @@ async fn start(
         wait(process, async move || is_ready(operations).await)
     });
     futures::future::try_join_all(waiting).await?;
-    let ready =
-        started[first..].iter().zip(backends).map(|(process, it)| ReadyBackend::new(folder, it, process, Vec::new()));
-    let file = ReadyFile::new(folder, server, ready.collect());
+    let people = if with_people { people::of(folder, backends).await } else { Ok(Vec::new()) };
+    // The backends are there all the same.
+    let people = people.unwrap_or_else(|error| {
+        eprintln!("the first people could not be made: {error:#}");
+        Vec::new()
+    });
+    let running = started[first..].iter().zip(backends);
+    let ready = running.map(|(process, it)| ReadyBackend::new(folder, state, it, process, Vec::new())).collect();
     if let Some(path) = ready_file {
-        file.write(path)?;
+        ReadyFile::new(folder, server, ready, people.clone()).write(path)?;
     }
-    Ok(())
+    Ok(people)
 }
 
 /// Reports processes that end, until asked to stop.

@@ -41,8 +41,8 @@ const OPEN: [&str; 19] = [
     "/config.json",
     "/clientblacklist",
 ];
-/// Routes that are never counted: renewal of tokens, and what monitors and apps poll.
-const EXEMPT: [&str; 3] = ["/access", "/api-version", "/status"];
+/// Routes that are never counted: renewal of tokens, what monitors and apps poll, and the files of the web client.
+const EXEMPT: [&str; 4] = ["/access", "/api-version", "/status", "/app"];
 /// What is below an exempt route and counted all the same.
 const COUNTED: &str = "/access/self";
 /// Routes with a higher rate.
