@@ -26,6 +26,13 @@ pub mod internal {
     }
 }
 
+/// Whether a call to this path may be made again when nobody knows whether the first one arrived: its
+/// `idempotency_level` in `proto/` says so.
+pub fn is_repeatable(path: &str) -> bool {
+    const SORTED: &[&str] = include!(concat!(env!("OUT_DIR"), "/repeatable.rs"));
+    SORTED.binary_search(&path).is_ok()
+}
+
 /// Names of gRPC metadata that only our own federator may set towards services, or services towards it.
 pub mod metadata {
     /// Service → own federator: the backend to call.
@@ -37,4 +44,17 @@ pub mod metadata {
     /// Own federator → service: present on every failure that this backend's federator made itself, absent on what
     /// the peer answered. Stripped from everything that comes from outside.
     pub const OWN_FAILURE: &str = "aldis-own-failure";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_may_be_repeated_that_say_so() {
+        assert!(is_repeatable("/aldis.internal.v1.Profiles/GetAccounts"));
+        assert!(is_repeatable("/aldis.internal.v1.Push/Push"));
+        assert!(!is_repeatable("/aldis.internal.v1.UserAdmin/CreateUser"));
+        assert!(!is_repeatable("/aldis.internal.v1.Profiles"));
+    }
 }

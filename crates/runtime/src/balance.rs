@@ -20,6 +20,7 @@ use aldis_proto::{
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{FutureExt, future::BoxFuture};
 use http::uri::{Authority, PathAndQuery, Scheme};
+use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
@@ -112,18 +113,51 @@ where
 {
     let limit = deadline::timeout(request.headers());
     let answer = async move {
-        let mut request = target.address(request)?;
-        for _ in 0..TRIES {
-            match service.clone().oneshot(request).await? {
-                Sent::Answered(response) => return Ok(response),
-                Sent::Not(back) => request = back,
-            }
+        let request = target.address(request)?;
+        if aldis_proto::is_repeatable(request.uri().path()) {
+            send_again(service, request).await
+        } else {
+            send(&service, request).await
         }
-        Err(unreachable("connections end as soon as they are made"))
     };
     match limit {
         Some(limit) => timeout(limit, answer).await.unwrap_or_else(|_| Err(Box::new(TimeoutExpired(())))),
         None => answer.await,
+    }
+}
+
+/// Sends a request once; again only if a connection had ended before it took anything of it.
+async fn send<S>(service: &S, mut request: http::Request<Body>) -> Result<http::Response<Body>, BoxError>
+where
+    S: Service<http::Request<Body>, Response = Sent, Error = BoxError> + Clone,
+{
+    for _ in 0..TRIES {
+        match service.clone().oneshot(request).await? {
+            Sent::Answered(response) => return Ok(response),
+            Sent::Not(back) => request = back,
+        }
+    }
+    Err(unreachable("connections end as soon as they are made"))
+}
+
+/// Sends a request that may arrive twice: again when a connection breaks while it is under way.
+async fn send_again<S>(service: S, request: http::Request<Body>) -> Result<http::Response<Body>, BoxError>
+where
+    S: Service<http::Request<Body>, Response = Sent, Error = BoxError> + Clone,
+{
+    let (parts, body) = request.into_parts();
+    // Bounded: a message that this process has made.
+    let body = body.collect().await?.to_bytes();
+    let mut left = TRIES;
+    loop {
+        let request = http::Request::from_parts(parts.clone(), Body::new(Full::new(body.clone())));
+        left -= 1;
+        match send(&service, request).await {
+            Err(error) if left > 0 && !error.is::<ConnectError>() => {
+                tracing::debug!(path = parts.uri.path(), %error, "a call is made again");
+            }
+            outcome => return outcome,
+        }
     }
 }
 

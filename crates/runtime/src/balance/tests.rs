@@ -49,6 +49,7 @@ async fn start(last: u8, port: u16, door: Door) -> (Running, u16) {
     let stop = CancellationToken::new();
     let router = Router::new()
         .route("/who", get(move || async move { last.to_string() }))
+        .route("/aldis.internal.v1.Profiles/GetAccounts", get(move || async move { format!("{last} again") }))
         .route("/never", get(std::future::pending::<String>));
     let serving = tokio::spawn(listen::serve(listener, Kind::Grpc, door, router, stop.clone()));
     (Running { stop, serving }, port)
@@ -175,6 +176,63 @@ async fn a_call_ends_with_the_time_that_it_allows_itself() {
     let late = ask(&channel, "/never", Some("50m")).await.unwrap_err();
     assert!(late.message().contains("imeout"), "{late:?}");
     first.end().await;
+}
+
+/// A replica that takes calls and never answers: killed while they are under way.
+async fn doomed(last: u8, port: u16, took: mpsc::UnboundedSender<()>) -> (JoinHandle<()>, u16) {
+    let listener = listen::bind("internal", SocketAddr::new(ip(last), port)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let accepting = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let took = took.clone();
+            let swallow = hyper::service::service_fn(move |_| {
+                took.send(()).unwrap();
+                std::future::pending::<Result<http::Response<Full<bytes::Bytes>>, io::Error>>()
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            connections.spawn(server.serve_connection(TokioIo::new(stream), swallow));
+        }
+    });
+    (accepting, port)
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_goes_to_another_replica_when_one_is_killed_meanwhile() {
+    const REPEATABLE: &str = "/aldis.internal.v1.Profiles/GetAccounts";
+    let (took, mut taken) = mpsc::unbounded_channel();
+    let (first, port) = doomed(1, 0, took).await;
+    let addresses = watch::Sender::new(vec![ip(1)]);
+    let channel = to(port, &addresses);
+    let calls = ["/who", REPEATABLE].map(|path| {
+        let channel = channel.clone();
+        tokio::spawn(async move {
+            loop {
+                match ask(&channel, path, None).await {
+                    // Before the first connection.
+                    Err(error) if error.message().contains("no such host") => sleep(Duration::from_millis(20)).await,
+                    outcome => return outcome,
+                }
+            }
+        })
+    });
+    for _ in &calls {
+        taken.recv().await.unwrap();
+    }
+    let (second, _) = start(2, port, Door::Open).await;
+    addresses.send_replace(vec![ip(1), ip(2)]);
+    let mut connected = 0;
+    while connected == 0 {
+        // Shared among both: what the first one takes stays there.
+        let asking = timeout(Duration::from_millis(200), ask(&channel, "/who", None)).await;
+        connected += u32::from(asking.is_ok_and(|answer| answer.unwrap() == "2"));
+    }
+    first.abort();
+    let [once, repeated] = calls;
+    once.await.unwrap().unwrap_err();
+    assert_eq!(repeated.await.unwrap().unwrap(), "2 again");
+    second.end().await;
 }
 
 #[tokio::test]
