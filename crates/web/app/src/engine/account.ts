@@ -1,6 +1,7 @@
 import { conversationCommands, fetchConversations, loadConversations } from '../conversations/commands';
 import { deviceCommands, loadDevices } from '../devices/commands';
 import { CONFIRMED_UP_TO, messageCommands, PAGE } from '../messages/commands';
+import { progressByBackend } from '../messages/state';
 import { domainOf, fromKey, type Key } from '../model';
 import { fetchPeople, fetchUnknown, loadConnections, peopleCommands } from '../people/commands';
 import { Feed } from '../session/feed';
@@ -13,8 +14,15 @@ import type { State } from './state';
 /** Confirmations of deliveries are collected for so long. */
 const CONFIRM_AFTER_MS = 250;
 const SAVE_AFTER_MS = 150;
-/** Backends that did not answer are asked again so often. */
-const PROBE_EVERY_MS = 10_000;
+/** How often it is considered to ask other backends whether they answer. */
+const PROBE_TICK_MS = 5000;
+/** A backend that did not answer is asked again so often. */
+const PROBE_AWAY_MS = 10_000;
+/** A backend where nobody confirms a message of the last hour is asked so often. */
+const PROBE_SILENT_MS = 30_000;
+const SILENT_FOR_MS = 3_600_000;
+/** Newest messages of a conversation that are looked at for that. */
+const SILENT_AMONG = 10;
 /** With fewer prekeys than this, new ones are published. */
 const FEWEST_PREKEYS = 40;
 
@@ -30,6 +38,7 @@ export class Account {
   readonly #events: Events;
   readonly #feed: Feed;
   readonly #confirming = new Map<string, { conversation: Key; from: Key; ids: string[] }>();
+  readonly #probedAt = new Map<string, number>();
   #last?: string;
   #savedState: State;
   #saving: Promise<void> = Promise.resolve();
@@ -84,7 +93,7 @@ export class Account {
     else await this.#synchronise();
     this.ctx.dispatch({ type: 'session/stage', stage: 'ready' });
     this.#feed.start();
-    this.#probe = setInterval(() => void this.#probeAll(), PROBE_EVERY_MS);
+    this.#probe = setInterval(() => void this.#probeAll(), PROBE_TICK_MS);
     await this.#refillPrekeys().catch(() => undefined);
   }
 
@@ -179,9 +188,31 @@ export class Account {
 
   async #probeAll(): Promise<void> {
     if (this.ctx.state().session.link !== 'online') return;
-    for (const [domain, backend] of Object.entries(this.ctx.state().federation.backends)) {
-      if (backend.state === 'unreachable') await this.#ask(domain).catch(() => undefined);
+    const now = Date.now();
+    const { backends } = this.ctx.state().federation;
+    const silent = this.#silentDomains(now);
+    for (const domain of new Set([...Object.keys(backends), ...silent])) {
+      const away = backends[domain]?.state === 'unreachable';
+      const every = away ? PROBE_AWAY_MS : silent.has(domain) ? PROBE_SILENT_MS : Number.POSITIVE_INFINITY;
+      if (now - (this.#probedAt.get(domain) ?? 0) < every) continue;
+      this.#probedAt.set(domain, now);
+      await this.#ask(domain).catch(() => undefined);
     }
+  }
+
+  /** Other backends of which nobody confirmed an own message that was sent not long ago. */
+  #silentDomains(now: number): Set<string> {
+    const domains = new Set<string>();
+    const own = domainOf(this.ctx.self);
+    for (const list of Object.values(this.ctx.state().messages.messages)) {
+      for (const message of list.slice(-SILENT_AMONG)) {
+        if (now - Date.parse(message.time) > SILENT_FOR_MS) continue;
+        for (const { domain, state } of progressByBackend(message, now)) {
+          if (domain !== own && (state === 'waiting' || state === 'held')) domains.add(domain);
+        }
+      }
+    }
+    return domains;
   }
 
   /** Asks another backend for what is missing of it, or for anything, to see whether it answers. */

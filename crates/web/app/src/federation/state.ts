@@ -42,3 +42,9 @@ export function reduceFederation(state: FederationState, action: FederationActio
   }
   return backends === state.backends ? state : { ...state, backends };
 }
+
+/** Whether a backend is known not to answer. */
+export const isAway =
+  ({ backends }: FederationState) =>
+  (domain: string): boolean =>
+    backends[domain]?.state === 'unreachable';

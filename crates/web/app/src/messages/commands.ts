@@ -260,10 +260,11 @@ export function messageCommands(ctx: Context) {
           await this.confirm(conversation, sender, ids, true).catch(() => undefined);
         }
       }
-      if (((await ctx.db.clientsOf(ctx.self)) ?? []).length > 0 && fresh.length > 0) {
+      const devices = (await ctx.db.clientsOf(ctx.self)) ?? [];
+      if (devices.some(client => client !== ctx.client) && fresh.length > 0) {
         const outgoing: Outgoing = { act: 'last-read', id: crypto.randomUUID(), conversation, until: newest.time };
-        const own = { id: fromKey(ctx.self).id, domain: fromKey(ctx.self).domain };
-        await sendQuietly(`${own.id}@${own.domain}`, outgoing, [ctx.self]).catch(() => undefined);
+        // The conversation of a person with oneself has the person's id.
+        await sendQuietly(ctx.self, outgoing, [ctx.self]).catch(() => undefined);
       }
     },
 

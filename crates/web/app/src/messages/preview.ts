@@ -4,6 +4,8 @@ import { nameOf } from '../ui/store';
 import type { SystemContent } from './content';
 import type { Message } from './state';
 
+const PREVIEW = 200;
+
 /** One line about a message. */
 export function previewOf(state: State, message: Message): string {
   const own = message.from === state.session.self?.key;
@@ -11,7 +13,7 @@ export function previewOf(state: State, message: Message): string {
   const name = nameOf(state, message.from);
   switch (content.kind) {
     case 'text':
-      return own ? `${t('people.you')}: ${content.text}` : content.text;
+      return (own ? `${t('people.you')}: ` : '') + content.text.slice(0, PREVIEW);
     case 'file':
       return content.name ?? t('message.file');
     case 'ping':

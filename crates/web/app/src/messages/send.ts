@@ -126,7 +126,7 @@ export class Sender {
   async #meet(users: Key[], unreachable: Set<Key>): Promise<void> {
     const strangers: Key[] = [];
     for (const user of users) {
-      if (user !== this.self && !(await this.db.clientsOf(user))) strangers.push(user);
+      if (!(await this.db.clientsOf(user))) strangers.push(user);
     }
     if (strangers.length === 0) return;
     const answer = await this.api.call('POST', '/users/list-clients', {
@@ -136,7 +136,10 @@ export class Sender {
     const found: Record<string, Record<string, { id: string }[]>> = answer.qualified_user_map ?? {};
     for (const [domain, entries] of Object.entries(found)) {
       for (const [id, clients] of Object.entries(entries)) {
-        if (clients.length > 0) missing[domain] = { ...missing[domain], [id]: clients.map(client => client.id) };
+        const own = keyOf({ id, domain }) === this.self;
+        if (own) await this.db.setClients(this.self, [this.client]);
+        const ids = clients.map(client => client.id).filter(client => !own || client !== this.client);
+        if (ids.length > 0) missing[domain] = { ...missing[domain], [id]: ids };
       }
     }
     if (Object.keys(missing).length > 0) await this.#learn(missing, unreachable, false);

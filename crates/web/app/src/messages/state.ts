@@ -242,8 +242,12 @@ export interface BackendProgress {
 /** How long nothing is said about a missing confirmation. */
 export const PATIENCE_MS = 4000;
 
-/** What became of an own message at each backend, the own one last. `now` in milliseconds. */
-export function progressByBackend(message: Message, now: number): BackendProgress[] {
+/** What became of an own message at each backend, the own one last. `now` in milliseconds; `away`: who does not answer. */
+export function progressByBackend(
+  message: Message,
+  now: number,
+  away: (domain: string) => boolean = () => false,
+): BackendProgress[] {
   const { delivery } = message;
   if (!delivery) return [];
   const byDomain = new Map<string, { user: Key; progress: Progress }[]>();
@@ -254,7 +258,7 @@ export function progressByBackend(message: Message, now: number): BackendProgres
   const own = domainOf(message.from);
   const late = now - Date.parse(message.time) > PATIENCE_MS;
   return [...byDomain.entries()]
-    .map(([domain, people]) => backendProgress(domain, people, delivery.state, late))
+    .map(([domain, people]) => backendProgress(domain, people, delivery.state, late, away(domain)))
     .sort((a, b) => Number(a.domain === own) - Number(b.domain === own) || a.domain.localeCompare(b.domain));
 }
 
@@ -263,6 +267,7 @@ function backendProgress(
   people: { user: Key; progress: Progress }[],
   sending: Delivery['state'],
   late: boolean,
+  away: boolean,
 ): BackendProgress {
   const count = (test: (progress: Progress) => unknown) => people.filter(({ progress }) => test(progress)).length;
   const read = count(progress => progress.read);
@@ -275,7 +280,7 @@ function backendProgress(
   else if (delivered > 0) state = 'delivered';
   else if (sending !== 'sent') state = sending;
   else if (unsent === people.length) state = 'unsent';
-  else if (held > 0) state = 'held';
+  else if (held > 0 || (late && away)) state = 'held';
   else state = late ? 'waiting' : 'sent';
   return { domain, state, people, delivered, read, unsent };
 }

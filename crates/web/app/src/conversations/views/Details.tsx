@@ -133,7 +133,11 @@ function Backend({ backend }: { backend: BackendView }) {
             {own ? '' : text}
             {label && state === 'unreachable' ? ` · ${explainLabel(label, domain)}` : ''}
           </div>
-          {waiting > 0 ? <div className="warn-text">{t('details.backend.waiting', { count: waiting })}</div> : null}
+          {waiting > 0 ? (
+            <div className="warn-text">
+              {waiting === 1 ? t('details.backend.waiting.one') : t('details.backend.waiting', { count: waiting })}
+            </div>
+          ) : null}
         </div>
         {state === 'unreachable' ? (
           <button

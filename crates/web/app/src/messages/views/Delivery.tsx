@@ -1,4 +1,5 @@
 import { explainLabel } from '../../federation/explain';
+import { isAway } from '../../federation/state';
 import { clockTime, sinceTime, t } from '../../i18n/text';
 import { domainOf } from '../../model';
 import { Icon, type IconName } from '../../ui/Icon';
@@ -41,10 +42,11 @@ interface DeliveryProps {
 /** What became of an own message, per backend. */
 export function Delivery({ message, inWords, onInfo }: DeliveryProps) {
   const now = useNow(1000);
+  const federation = useApp(state => state.federation);
   const { failed } = useHelp();
   const { delivery, conversation, id } = message;
   if (!delivery) return null;
-  const progress = progressByBackend(message, now);
+  const progress = progressByBackend(message, now, isAway(federation));
   const notSent = delivery.state === 'failed';
   const missed = progress.some(entry => entry.unsent > 0) && delivery.state === 'sent';
   return (
@@ -120,7 +122,8 @@ function personState({ read, delivered, trouble }: Progress): PersonState {
 
 export function DeliveryDialog({ message, onClose }: { message: Message; onClose: () => void }) {
   const now = useNow(1000);
-  const progress = progressByBackend(message, now);
+  const federation = useApp(state => state.federation);
+  const progress = progressByBackend(message, now, isAway(federation));
   return (
     <Dialog title={t('delivery.title')} onClose={onClose} testid="delivery-info">
       {progress.map(entry => (

@@ -1,16 +1,22 @@
-import type { ReactNode } from 'react';
+import { type ReactNode, useState } from 'react';
+import { t } from '../../i18n/text';
 import { useApp } from '../../ui/store';
 import type { Mention } from '../content';
 
 const LINK = /https?:\/\/[^\s<>"']+[^\s<>"'.,;:!?)\]]/g;
 
+/** Characters of a long text that are shown without being asked for. */
+const SHOWN_AT_FIRST = 3000;
+
 /** Text with its links and mentions marked. */
-export function RichText({ text, mentions }: { text: string; mentions: Mention[] }) {
+export function RichText({ text: whole, mentions }: { text: string; mentions: Mention[] }) {
+  const [all, setAll] = useState(whole.length <= SHOWN_AT_FIRST);
+  const text = all ? whole : whole.slice(0, SHOWN_AT_FIRST);
   const self = useApp(state => state.session.self?.key);
   const parts: ReactNode[] = [];
   let at = 0;
   for (const { start, length, user } of mentions) {
-    if (start < at) continue;
+    if (start < at || start + length > text.length) continue;
     parts.push(...withLinks(text.slice(at, start), at));
     parts.push(
       <span
@@ -27,6 +33,11 @@ export function RichText({ text, mentions }: { text: string; mentions: Mention[]
   return (
     <span className={isOnlyEmoji(text) ? 'text text-large' : 'text'} data-testid="message-text">
       {parts}
+      {all ? null : (
+        <button type="button" className="more" onClick={() => setAll(true)} data-testid="message-more">
+          … {t('message.more')}
+        </button>
+      )}
     </span>
   );
 }
