@@ -110,6 +110,7 @@ export function conversationCommands(ctx: Context, changed: (event: Conversation
 
     /** Tells the others that the person types, now and then, or no longer. */
     async typing(conversation: Key, started: boolean): Promise<void> {
+      if (ctx.state().conversations.conversations[conversation]?.unavailable) return;
       const last = typedAt.get(conversation);
       if (started && last && Date.now() - last < TYPING_EVERY_MS) return;
       if (!started && !last) return;

@@ -85,6 +85,7 @@ export const en = {
 
   'conversation.people': '{count} people',
   'conversation.unnamed': 'Unnamed group',
+  'conversation.unnamed.at': 'A group at {domain}',
   'conversation.unavailable': 'Not available at the moment',
   'conversation.unavailable.text':
     'This conversation is kept at {domain}, which does not answer. What you see may be old. It is filled in when {domain} is back.',

@@ -55,6 +55,8 @@ export class Feed {
   #queue: Promise<void> = Promise.resolve();
   #stopped = false;
   #attempt = 0;
+  /** The last socket never opened: perhaps the session is over. */
+  #refused = false;
   #retry?: ReturnType<typeof setTimeout>;
   #pinging?: ReturnType<typeof setInterval>;
 
@@ -88,6 +90,8 @@ export class Feed {
   async #connect(): Promise<void> {
     this.options.onLink('connecting');
     try {
+      if (this.#refused) await this.options.api.renew();
+      this.#refused = true;
       const socket = new WebSocket(await this.options.api.socketAddress(this.options.client));
       this.#socket = socket;
       socket.binaryType = 'arraybuffer';
@@ -95,6 +99,7 @@ export class Feed {
       const early: Notification[] = [];
       let pongAt = Date.now();
       socket.onopen = () => {
+        this.#refused = false;
         this.#pinging = setInterval(() => {
           if (Date.now() - pongAt > 2.5 * PING_MS) socket.close();
           else socket.send('ping');

@@ -17,6 +17,9 @@ export function App() {
   const [registering, setRegistering] = useState(false);
   useTheme();
   useVisibility();
+  useEffect(() => {
+    if (stage === 'ready') setRegistering(false);
+  }, [stage]);
   return (
     <HelpProvider>
       {stage === 'starting' ? <Waiting text={t('starting')} /> : null}

@@ -47,6 +47,7 @@ export const otherIn = (conversation: Conversation): Key | undefined =>
 export function titleOf(state: State, conversation: Conversation): string {
   if (conversation.kind === 'group') {
     if (conversation.name) return conversation.name;
+    if (conversation.unavailable) return t('conversation.unnamed.at', { domain: domainOf(conversation.key) });
     const members = Object.keys(conversation.members).slice(0, 4);
     return members.length > 0 ? members.map(user => nameOf(state, user)).join(', ') : t('conversation.unnamed');
   }

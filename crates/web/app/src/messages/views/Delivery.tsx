@@ -54,7 +54,7 @@ export function Delivery({ message, inWords, onInfo }: DeliveryProps) {
       {notSent ? (
         <span className="delivery-chip delivery-failed" data-testid="delivery" data-domain="" data-state="failed">
           <Icon name="warn" />
-          {t('delivery.failed')}: {explainLabel(delivery.error ?? 'unknown')}
+          {t('delivery.failed')}: {explainLabel(delivery.error ?? 'unknown', domainOf(conversation))}
         </span>
       ) : null}
       {delivery.state === 'sending' && progress.length === 0 ? (

@@ -206,7 +206,7 @@ export function Waiting({ text }: { text: string }) {
   return (
     <main className="waiting" aria-busy="true">
       <img src="/app/lamp.svg" alt="" width="64" height="64" className="pulse" />
-      <p role="status">{text}</p>
+      <h1>{text}</h1>
     </main>
   );
 }
