@@ -295,6 +295,13 @@ impl users_server::Users for FakeUsers {
         Err(Status::unimplemented("not faked"))
     }
 
+    async fn list_connections(
+        &self,
+        _: Request<pb::ListConnectionsRequest>,
+    ) -> Result<GrpcResponse<pb::ListConnectionsResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
     async fn request_connection(
         &self,
         _: Request<pb::RequestConnectionRequest>,

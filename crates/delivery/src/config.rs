@@ -20,8 +20,8 @@ pub struct Config {
     ///
     /// Allowed: 1 to 1000000.
     pub max_mib: u32,
-    /// Minutes after which it is compared once more which users here are in which conversations of another backend, should
-    /// nothing have given cause to it earlier.
+    /// Minutes after which it is compared once more which users here are in which conversations of another backend, and
+    /// connected with whom there, should nothing have given cause to it earlier.
     ///
     /// Allowed: 5 to 10080.
     pub reconcile_minutes: u32,

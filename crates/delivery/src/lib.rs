@@ -41,6 +41,7 @@ pub use receiver::{
 };
 pub use reconciling::{
     Arrivals, Found, Reconcile, ReconcileError, Reconciler, ReconciliationServer, conversations_reconciliation,
+    users_reconciliation,
 };
 pub use trace::{Trace, continue_trace, traceparent};
 

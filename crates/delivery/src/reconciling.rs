@@ -4,13 +4,15 @@
 //! Rounds with one backend never overlap; each is bounded, and what it leaves is done by a later one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use aldis_peers::{PeerError, PeerErrorKind, Policy};
-use aldis_proto::internal::v1::{ReconcileRequest, ReconcileResponse, conversations_reconciliation_server};
+use aldis_proto::internal::v1::{
+    ReconcileRequest, ReconcileResponse, conversations_reconciliation_server, users_reconciliation_server,
+};
 use aldis_runtime::SharedClock;
 use aldis_storage::StoreError;
 use aldis_types::Domain;
@@ -82,8 +84,9 @@ pub trait Reconcile: Send + Sync {
     /// Backends of which something is held here.
     async fn known(&self) -> Result<Vec<Domain>, StoreError>;
 
-    /// Compares with one backend, and repairs what differs and can be repaired now. Bounded; may be cut off anywhere.
-    async fn pass(&self, domain: &Domain) -> Result<Found, ReconcileError>;
+    /// Compares with one backend, and repairs what differs and can be repaired now. Bounded; may be cut off anywhere. With
+    /// `both`, the other backend has reason to compare as well, and may be told so.
+    async fn pass(&self, domain: &Domain, both: bool) -> Result<Found, ReconcileError>;
 }
 
 /// Compares a component's state with other backends. Cheap to clone.
@@ -97,6 +100,8 @@ struct Shared {
     policy: Policy,
     clock: SharedClock,
     turns: Mutex<HashMap<Domain, Arc<tokio::sync::Mutex<()>>>>,
+    /// Backends that were compared with since the start.
+    met: Mutex<HashSet<Domain>>,
     arrived: Mutex<Option<mpsc::Receiver<Domain>>>,
 }
 
@@ -136,11 +141,24 @@ impl Reconciler {
         clock: SharedClock,
     ) -> Self {
         let arrived = Mutex::new(Some(arrived));
-        Self(Arc::new(Shared { component, what, marks, policy, clock, turns: Mutex::default(), arrived }))
+        Self(Arc::new(Shared {
+            component,
+            what,
+            marks,
+            policy,
+            clock,
+            turns: Mutex::default(),
+            met: Mutex::default(),
+            arrived,
+        }))
     }
 
-    /// Compares with a backend now; waits for a round that is under way.
+    /// Compares with a backend now, as an administrator wants it; waits for a round that is under way.
     pub async fn round(&self, domain: &Domain) -> Result<Found, ReconcileError> {
+        self.round_of(domain, true).await
+    }
+
+    async fn round_of(&self, domain: &Domain, both: bool) -> Result<Found, ReconcileError> {
         if !self.0.policy.allows(domain) {
             return Err(ReconcileError::Unable("this backend does not talk to that one"));
         }
@@ -150,16 +168,19 @@ impl Reconciler {
         };
         let run = async {
             let _turn = turn.lock().await;
-            self.passes(domain).await
+            self.passes(domain, both).await
         };
         tokio::time::timeout(ROUND, run).await.map_err(|_| ReconcileError::Unable("it took too long"))?
     }
 
     #[tracing::instrument(name = "reconciliation.round", skip_all, fields(peer.domain = %domain))]
-    async fn passes(&self, domain: &Domain) -> Result<Found, ReconcileError> {
+    async fn passes(&self, domain: &Domain, both: bool) -> Result<Found, ReconcileError> {
         let shared = &self.0;
+        // After a start, ours may be another store than the other backend knows, or one that it was told of in vain.
+        let both = both || !shared.met.lock().unwrap_or_else(PoisonError::into_inner).contains(domain);
         let begun = shared.clock.now();
-        let mut round = shared.what.pass(domain).await?;
+        let mut round = shared.what.pass(domain, both).await?;
+        shared.met.lock().unwrap_or_else(PoisonError::into_inner).insert(domain.clone());
         let mut last = round;
         shared.count(domain, round.differing, round.repaired);
         for pause in PAUSES {
@@ -167,7 +188,7 @@ impl Reconciler {
                 break;
             }
             tokio::time::sleep(pause).await;
-            last = shared.what.pass(domain).await?;
+            last = shared.what.pass(domain, false).await?;
             shared.count(domain, 0, last.repaired);
             round.repaired += last.repaired;
             round.waiting = last.waiting;
@@ -217,7 +238,7 @@ impl Reconciler {
                     next.begun = Some(now);
                     let (this, domain) = (self.clone(), domain.clone());
                     rounds.spawn(async move {
-                        let outcome = this.round(&domain).await;
+                        let outcome = this.round_of(&domain, false).await;
                         (domain, outcome)
                     });
                 }
@@ -274,14 +295,13 @@ impl Shared {
     }
 }
 
-/// A backend is there again: it is compared with at once, unless that was done a moment ago.
+/// A backend is there again: it is compared with at once, or soon when that was done a moment ago.
 fn returned(schedule: &mut BTreeMap<Domain, Next>, domain: Domain) {
     let now = Instant::now();
     let next = schedule.entry(domain).or_insert(Next { due: now, begun: None, failures: 0 });
-    if next.begun.is_none_or(|begun| now.duration_since(begun) >= RETURNED) {
-        next.due = now;
-        next.failures = 0;
-    }
+    let due = next.begun.map_or(now, |begun| now.max(begun + RETURNED));
+    next.due = next.due.min(due);
+    next.failures = 0;
 }
 
 /// Says when a backend is compared with again.
@@ -324,6 +344,13 @@ pub fn conversations_reconciliation(
     conversations_reconciliation_server::ConversationsReconciliationServer::new(ReconciliationServer(reconciler))
 }
 
+/// `aldis.internal.v1.UsersReconciliation`.
+pub fn users_reconciliation(
+    reconciler: Reconciler,
+) -> users_reconciliation_server::UsersReconciliationServer<ReconciliationServer> {
+    users_reconciliation_server::UsersReconciliationServer::new(ReconciliationServer(reconciler))
+}
+
 impl ReconciliationServer {
     async fn answer(&self, request: ReconcileRequest) -> Result<Response<ReconcileResponse>, Status> {
         let domain: Domain =
@@ -336,6 +363,13 @@ impl ReconciliationServer {
 
 #[async_trait]
 impl conversations_reconciliation_server::ConversationsReconciliation for ReconciliationServer {
+    async fn reconcile(&self, request: Request<ReconcileRequest>) -> Result<Response<ReconcileResponse>, Status> {
+        self.answer(request.into_inner()).await
+    }
+}
+
+#[async_trait]
+impl users_reconciliation_server::UsersReconciliation for ReconciliationServer {
     async fn reconcile(&self, request: Request<ReconcileRequest>) -> Result<Response<ReconcileResponse>, Status> {
         self.answer(request.into_inner()).await
     }

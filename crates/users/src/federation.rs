@@ -4,7 +4,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use aldis_api::status;
-use aldis_delivery::{Envelope, Positions, Receive, Verdict};
+use aldis_delivery::{Arrivals, Envelope, Positions, Receive, Verdict};
 use aldis_peers::{Origin, Policy};
 use aldis_proto::{
     convert::{
@@ -13,10 +13,12 @@ use aldis_proto::{
     },
     federation::v1::{
         ClaimPrekeysRequest, ClaimPrekeysResponse, GetUserByHandleRequest, GetUserByHandleResponse, GetUsersRequest,
-        GetUsersResponse, ListClientsRequest, ListClientsResponse, RequestConnectionRequest, RequestConnectionResponse,
-        SearchPolicy as SearchPolicyMessage, SearchUsersRequest, SearchUsersResponse, UsersEvent,
+        GetUsersResponse, ListClientsRequest, ListClientsResponse, ListConnectionsRequest, ListConnectionsResponse,
+        RequestConnectionRequest, RequestConnectionResponse, SearchPolicy as SearchPolicyMessage, SearchUsersRequest,
+        SearchUsersResponse, UsersEvent,
         claim_prekeys_request::Claim,
         claim_prekeys_response::{ClientPrekey, UserPrekeys},
+        list_connections_response::Connection,
         request_connection_response::{Connected, Outcome, Reaction, Refused, refused::Reason},
         users_event::Change,
         users_server::{Users, UsersServer},
@@ -31,7 +33,10 @@ use tracing::Instrument;
 use crate::{
     accounts::Accounts,
     clients::Clients,
-    connections::{Asked, ConnectionError, Connections},
+    connections::{
+        Asked, ConnectionError, Connections,
+        reconciliation::{read_pair, write_pair},
+    },
     events::{CONNECTION_RESCINDED, PROFILE_CHANGED, USER_DELETED},
     peers::{MAX_USERS, WantedClients},
     quotas::Quotas,
@@ -56,6 +61,7 @@ pub(crate) struct Federation {
     pub(crate) connections: Connections,
     pub(crate) search: Search,
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) arrivals: Arrivals,
 }
 
 impl Federation {
@@ -203,7 +209,7 @@ impl Users for Federation {
         let to = user_id(&request.to)?;
         let name: Name = request.from_name.parse().map_err(|_| InvalidWire("from_name"))?;
         let team = optional_team(request.from_team.as_ref())?;
-        self.quotas.connection(&origin, to)?;
+        self.quotas.connection(origin.domain(), to)?;
         let time = Timestamp::from_millis(request.time);
         let asked = self.connections.asked(from, name, team, to, time).await.map_err(|error| status(&error))?;
         let refused = |reason: Reason| Outcome::Refused(Refused { reason: reason.into() });
@@ -214,6 +220,31 @@ impl Users for Federation {
             Asked::TeamNotFederating => refused(Reason::TeamNotFederating),
         };
         Ok(Response::new(RequestConnectionResponse { outcome: Some(outcome) }))
+    }
+
+    #[tracing::instrument(name = "grpc.federation.list_connections", skip_all)]
+    async fn list_connections(
+        &self,
+        request: Request<ListConnectionsRequest>,
+    ) -> Result<Response<ListConnectionsResponse>, Status> {
+        let origin = self.admit(&request)?;
+        let request = request.into_inner();
+        let after = request.after.as_ref().map(read_pair).transpose()?;
+        self.quotas.comparison(&origin)?;
+        let told = self.connections.told(origin.domain(), after).await;
+        let told = told.map_err(|error| status(&ConnectionError::from(error)))?;
+        let Some((told, more)) = told else {
+            return Err(Status::unavailable("too many requests are on their way"));
+        };
+        if request.compare_too {
+            self.arrivals.note(origin.domain());
+        }
+        let connections = told.into_iter().map(|told| Connection {
+            pair: Some(write_pair((told.user, told.other))),
+            time: told.time.millis(),
+            unsettled: told.unsettled,
+        });
+        Ok(Response::new(ListConnectionsResponse { connections: connections.collect(), more }))
     }
 }
 
@@ -336,5 +367,9 @@ impl Receive for Federation {
     /// Connections are compared, not told of: nobody reads what others did in order.
     async fn renewed(&self, _: &Origin, _: [u8; 16]) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn opened(&self, origin: &Origin) {
+        self.arrivals.note(origin.domain());
     }
 }

@@ -38,7 +38,7 @@ mod tests;
 use std::sync::Arc;
 
 use aldis_api::TokenVerifier;
-use aldis_delivery::{Component, Outbox, Relays};
+use aldis_delivery::{Arrivals, Component, Marks, Outbox, Reconciler, Relays};
 use aldis_peers::{Peers, Policy};
 use aldis_proto::channel::Channel;
 use aldis_runtime::{SharedClock, SharedRandom};
@@ -78,7 +78,9 @@ use crate::{
     },
     connections::{
         ConnectionParts, Connections,
+        asking::InProgress,
         grpc::ConnectionsGrpc,
+        reconciliation::Consents,
         store::{ConnectionStore, SqliteConnections},
     },
     federation::Federation,
@@ -141,7 +143,7 @@ pub struct Service {
     /// For our own services: `Auth`, `Policy`, `Profiles`, `Clients`, `Connections`.
     pub internal: Routes,
     /// For the administrator alone: `UserAdmin`, `RemoteAdmin`, `KeyAdmin`, `AuditLog`, `OutboxAdmin`,
-    /// `UsersOutbox`.
+    /// `UsersOutbox`, `UsersReconciliation`.
     pub administration: Routes,
     /// For other backends, through our federator: `Users`, `UsersDelivery`.
     pub federation: Option<Routes>,
@@ -279,6 +281,7 @@ async fn open_capabilities(
         peers: peers.clone(),
         policy: policy.clone(),
         clock: clock.clone(),
+        in_progress: InProgress::default(),
     };
     let lifecycle = Lifecycle::new(config.clone(), lifecycle);
     let administration = Administration::new(AdministrationParts {
@@ -321,7 +324,12 @@ fn internal(capabilities: &Capabilities) -> Routes {
     routes.routes()
 }
 
-fn administration(capabilities: &Capabilities, outbox: &Outbox, conversations: Channel) -> Routes {
+fn administration(
+    capabilities: &Capabilities,
+    outbox: &Outbox,
+    reconciler: Reconciler,
+    conversations: Channel,
+) -> Routes {
     let Capabilities { app, administration, remotes, .. } = capabilities;
     let users = UserAdminGrpc {
         administration: administration.clone(),
@@ -340,7 +348,8 @@ fn administration(capabilities: &Capabilities, outbox: &Outbox, conversations: C
         .add_service(KeyAdminGrpc(administration.clone()).server())
         .add_service(AuditLogGrpc(administration.clone()).server())
         .add_service(outboxes.server())
-        .add_service(aldis_delivery::users_outbox(outbox.clone()));
+        .add_service(aldis_delivery::users_outbox(outbox.clone()))
+        .add_service(aldis_delivery::users_reconciliation(reconciler));
     routes.routes()
 }
 
@@ -350,6 +359,7 @@ fn federated(
     db: Db,
     receiving: aldis_delivery::Receiving,
     quotas: Arc<quotas::Quotas>,
+    arrivals: Arrivals,
 ) -> Routes {
     let federation = Arc::new(Federation {
         domain: app.domain.clone(),
@@ -359,6 +369,7 @@ fn federated(
         connections: app.connections.clone(),
         search: app.search.clone(),
         quotas,
+        arrivals,
     });
     let receive = federation.clone();
     let (domain, clock) = (app.domain.clone(), app.clock.clone());
@@ -407,7 +418,17 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
         conversations: Some(conversations),
         bounds,
     };
+    let (arrivals, arrived) = Arrivals::new();
+    let reconciler = Reconciler::new(
+        Component::Users,
+        Arc::new(Consents::new(capabilities.app.connections.clone(), quotas.clone())),
+        Marks::new(stores.db.clone(), Component::Users),
+        arrived,
+        policy.clone(),
+        clock.clone(),
+    );
     let mut tasks = JoinSet::new();
+    tasks.spawn(reconciler.clone().run(bounds.reconcile_every()));
     tasks.spawn(auth::grpc::feed(verifier, capabilities.app.auth.revocations().watch()));
     tasks.spawn(capabilities.remotes.clone().keep_current());
     let servers = capabilities.app.servers.clone();
@@ -431,8 +452,8 @@ pub async fn start(config: Config, dependencies: Dependencies) -> Result<Service
 
     Ok(Service {
         internal: internal(&capabilities),
-        administration: administration(&capabilities, &stores.outbox, to_conversations),
-        federation: Some(federated(&capabilities.app, &policy, stores.db.clone(), receiving, quotas)),
+        administration: administration(&capabilities, &stores.outbox, reconciler, to_conversations),
+        federation: Some(federated(&capabilities.app, &policy, stores.db.clone(), receiving, quotas, arrivals)),
         client: routes::router(capabilities.app),
         tasks,
     })

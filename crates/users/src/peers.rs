@@ -75,6 +75,11 @@ impl UserPeers {
         }
     }
 
+    /// For further questions about users.
+    pub(crate) fn client(&self) -> UsersClient<Channel> {
+        self.client.clone()
+    }
+
     /// Profiles of at most [`MAX_USERS`] users of one backend.
     #[tracing::instrument(name = "peer.get_users", skip_all, fields(peer.domain = %domain))]
     pub(crate) async fn get_users(&self, domain: &Domain, users: &[UserId]) -> Result<Vec<Profile>, PeerError> {

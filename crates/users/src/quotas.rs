@@ -16,6 +16,7 @@ pub(crate) struct Quotas {
     handles_per_handle: Quota<(Domain, Handle)>,
     connections: Quota<Domain>,
     connections_per_user: Quota<(Domain, UserId)>,
+    comparisons: Quota<Domain>,
 }
 
 impl Quotas {
@@ -29,6 +30,7 @@ impl Quotas {
             handles_per_handle: Quota::per_minute(config.handles_per_handle),
             connections: Quota::per_minute(config.connections),
             connections_per_user: Quota::per_minute(config.connections_per_user),
+            comparisons: Quota::per_minute(config.comparisons),
         }
     }
 
@@ -55,9 +57,14 @@ impl Quotas {
     }
 
     /// One connection request.
-    pub(crate) fn connection(&self, origin: &Origin, to: UserId) -> Result<(), Status> {
-        self.connections.take(origin.domain(), 1)?;
-        self.connections_per_user.take(&(origin.domain().clone(), to), 1)
+    pub(crate) fn connection(&self, origin: &Domain, to: UserId) -> Result<(), Status> {
+        self.connections.take(origin, 1)?;
+        self.connections_per_user.take(&(origin.clone(), to), 1)
+    }
+
+    /// One page of a comparison of connections.
+    pub(crate) fn comparison(&self, origin: &Origin) -> Result<(), Status> {
+        self.comparisons.take(origin.domain(), 1)
     }
 
     /// Forgets what is full again.
@@ -70,5 +77,6 @@ impl Quotas {
         self.handles_per_handle.sweep();
         self.connections.sweep();
         self.connections_per_user.sweep();
+        self.comparisons.sweep();
     }
 }

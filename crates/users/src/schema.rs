@@ -41,7 +41,19 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sql: "ALTER TABLE users_clients ADD COLUMN last_active INTEGER;",
     },
     Migration { name: "bounds of the outbox", sql: aldis_delivery::schema_bounds!("users") },
+    Migration { name: "what other backends were told of connections", sql: TOLD },
 ];
+
+// `wanted`: whether the user told the other one's backend that he wants the connection, and has not taken it back; 2: not known,
+// because he has blocked since. `told`: when.
+const TOLD: &str = "
+ALTER TABLE users_connections ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE users_connections ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+UPDATE users_connections SET wanted = CASE status WHEN 1 THEN 1 WHEN 3 THEN 1 WHEN 5 THEN 2 ELSE 0 END, told = time;
+CREATE INDEX users_connections_wanted ON users_connections (domain, user, other) WHERE wanted > 0;
+DROP INDEX users_connections_by_other;
+CREATE INDEX users_connections_by_other ON users_connections (domain, other, user);
+";
 
 const AUDIT: &str = "
 ALTER TABLE users_audit ADD COLUMN who TEXT NOT NULL DEFAULT '';

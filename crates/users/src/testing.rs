@@ -18,11 +18,12 @@ use aldis_proto::{
     federation::v1::Hop,
     internal::v1::{
         ApplyRelationRequest, ApplyRelationResponse, Notification, OpenConsumerRequest, OpenConsumerResponse,
-        PushRequest, PushResponse, RemoveClientRequest, RemoveClientResponse, RemoveUserQueuesRequest,
-        RemoveUserQueuesResponse, RemoveUserRequest, RemoveUserResponse, SetRemoteRequest,
+        PushRequest, PushResponse, ReconcileRequest, ReconcileResponse, RemoveClientRequest, RemoveClientResponse,
+        RemoveUserQueuesRequest, RemoveUserQueuesResponse, RemoveUserRequest, RemoveUserResponse, SetRemoteRequest,
         memberships_server::{Memberships, MembershipsServer},
         push_server::{Push, PushServer},
         remote_admin_client::RemoteAdminClient,
+        users_reconciliation_client::UsersReconciliationClient,
     },
     metadata,
 };
@@ -36,6 +37,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tonic::{Code, Response, Status, service::Routes};
 use tower::{BoxError, ServiceExt};
 
@@ -179,6 +181,16 @@ impl Recorder {
 pub(crate) struct Network {
     backends: Arc<Mutex<HashMap<Domain, Routes>>>,
     calls: Arc<Mutex<Vec<String>>>,
+    held: Arc<watch::Sender<Vec<Held>>>,
+}
+
+/// Calls that wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Calls of this method do not arrive.
+    Call(&'static str),
+    /// They do, and are not answered.
+    Answer(&'static str),
 }
 
 impl Network {
@@ -189,6 +201,20 @@ impl Network {
 
     pub(crate) fn bring_up(&self, domain: &Domain, routes: Routes) {
         self.backends.lock().unwrap().insert(domain.clone(), routes);
+    }
+
+    /// Holds some calls, and lets all others go.
+    pub(crate) fn hold(&self, held: Vec<Held>) {
+        self.held.send_replace(held);
+    }
+
+    async fn pass(&self, path: &str, held: fn(&'static str) -> Held) {
+        let mut changes = self.held.subscribe();
+        let is_held = |what: &Held| {
+            let (Held::Call(method) | Held::Answer(method)) = what;
+            held(method) == *what && path.ends_with(method)
+        };
+        let _ = changes.wait_for(|all| !all.iter().any(is_held)).await;
     }
 
     /// The paths of calls that were made.
@@ -223,9 +249,11 @@ impl tower::Service<Request<tonic::body::Body>> for Egress {
         };
         let target: Domain = target.to_str().unwrap().parse().unwrap();
         self.network.calls.lock().unwrap().push(request.uri().path().to_owned());
-        let routes = self.network.backends.lock().unwrap().get(&target).cloned();
+        let (network, path) = (self.network.clone(), request.uri().path().to_owned());
         request.extensions_mut().insert(Origin::proven(self.from.clone()));
         async move {
+            network.pass(&path, Held::Call).await;
+            let routes = network.backends.lock().unwrap().get(&target).cloned();
             let Some(mut routes) = routes else {
                 let label = "federation-connection-refused";
                 let mut status = error::status(Code::Unavailable, Hop::Connect, label, target.as_str(), "down");
@@ -233,7 +261,9 @@ impl tower::Service<Request<tonic::body::Body>> for Egress {
                 return Ok(status.into_http());
             };
             ServiceExt::<Request<tonic::body::Body>>::ready(&mut routes).await?;
-            routes.call(request).await.map_err(Into::into)
+            let answer = routes.call(request).await;
+            network.pass(&path, Held::Answer).await;
+            answer.map_err(Into::into)
         }
         .boxed()
     }
@@ -386,6 +416,23 @@ impl Backend {
         alpha.federate_with(&beta, 3).await;
         beta.federate_with(&alpha, 3).await;
         (alpha, beta, network)
+    }
+
+    /// Compares connections with another backend now.
+    pub(crate) async fn reconcile(&self, other: &Domain) -> Result<ReconcileResponse, Status> {
+        let mut client = UsersReconciliationClient::new(self.admin.clone());
+        client.reconcile(ReconcileRequest { domain: other.to_string() }).await.map(Response::into_inner)
+    }
+
+    /// Changes the store behind the service's back.
+    pub(crate) async fn tamper(&self, sql: String) {
+        self.db.write(move |tx| Ok(tx.execute_batch(&sql)?)).await.unwrap();
+    }
+
+    /// Rows of a table.
+    pub(crate) async fn count(&self, table: &'static str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        self.db.read(move |tx| Ok(tx.query_row(&sql, [], |row| row.get(0))?)).await.unwrap()
     }
 
     pub(crate) async fn federate_with(&self, other: &Self, search_policy: u32) {

@@ -14,6 +14,7 @@ use aldis_proto::{
         remote_admin_client::RemoteAdminClient,
         set_remote_request::{KeyPins, TeamRestriction},
         users_outbox_client::UsersOutboxClient,
+        users_reconciliation_client::UsersReconciliationClient,
     },
 };
 use aldis_types::{Domain, KeyPin, PolicySnapshot, RemotePolicy, RemoteState, SearchPolicy, TeamId};
@@ -55,9 +56,9 @@ pub(crate) enum Remote {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Compare now which users here are in which conversations of another backend, and repair what differs. That happens by
-    /// itself too: after something was lost, and every few hours. What the other backend holds of this one's conversations
-    /// is for its administrator to compare.
+    /// Compare now which users here are in which conversations of another backend, and who is connected with whom there, and
+    /// repair what differs. That happens by itself too: after something was lost, and every few hours. The other backend is
+    /// asked to compare connections as well; what it holds of this one's conversations is for its administrator to compare.
     Reconcile {
         /// The other backend.
         domain: String,
@@ -151,12 +152,17 @@ impl Administration {
         ask(call).await.map(drop)
     }
 
-    /// Has state compared with a backend now.
-    async fn reconcile(&self, domain: &Domain) -> Result<ReconcileResponse> {
+    /// Has places in conversations, and connections, compared with a backend now.
+    async fn reconcile(&self, domain: &Domain) -> Result<[ReconcileResponse; 2]> {
         let request = ReconcileRequest { domain: domain.to_string() };
-        let call = async { ConversationsReconciliationClient::new(self.channel.clone()).reconcile(request).await };
-        let answer = tokio::time::timeout(ROUND, call).await.context("the comparison takes too long")?;
-        answer.map(tonic::Response::into_inner).map_err(|status| failure(&status))
+        let mut conversations = ConversationsReconciliationClient::new(self.channel.clone());
+        let mut users = UsersReconciliationClient::new(self.channel.clone());
+        let calls = async { tokio::join!(conversations.reconcile(request.clone()), users.reconcile(request.clone())) };
+        let (places, connections) =
+            tokio::time::timeout(ROUND, calls).await.context("the comparison takes too long")?;
+        let places = places.map_err(|status| failure(&status).context("comparing places in conversations"))?;
+        let connections = connections.map_err(|status| failure(&status).context("comparing connections"))?;
+        Ok([places.into_inner(), connections.into_inner()])
     }
 
     /// What the federator knows of its peers; nothing when it does not run.
@@ -257,22 +263,31 @@ pub(crate) async fn run(command: Remote) -> Result<()> {
         }
         Remote::Reconcile { domain, json, config } => {
             let (administration, domain) = about(&domain, &config).await?;
-            let ReconcileResponse { compared, differing, repaired, waiting } =
-                administration.reconcile(&domain).await?;
+            let [places, connections] = administration.reconcile(&domain).await?;
             if json {
-                let found =
-                    json!({ "compared": compared, "differing": differing, "repaired": repaired, "waiting": waiting });
-                return print_json(&found);
+                return print_json(&json!({ "conversations": found(&places), "connections": found(&connections) }));
             }
-            print_lines([format!(
-                "{compared} places in conversations compared, {differing} conversations differed, {repaired} repaired, {waiting} waiting"
-            )])
+            let said = |answer: &ReconcileResponse, what: &str, each: &str| {
+                let ReconcileResponse { compared, differing, repaired, waiting } = answer;
+                format!(
+                    "{compared} {what} compared, {differing} {each} differed, {repaired} repaired, {waiting} waiting"
+                )
+            };
+            print_lines([
+                said(&places, "places in conversations", "conversations"),
+                said(&connections, "connections", "of them"),
+            ])
         }
         Remote::End { domain, config } => {
             let (administration, domain) = about(&domain, &config).await?;
             administration.set_state(&domain, WireState::Ended).await
         }
     }
+}
+
+fn found(answer: &ReconcileResponse) -> serde_json::Value {
+    let ReconcileResponse { compared, differing, repaired, waiting } = answer;
+    json!({ "compared": compared, "differing": differing, "repaired": repaired, "waiting": waiting })
 }
 
 /// A domain other than our own.

@@ -38,13 +38,14 @@ pub(super) struct Administration {
     pub(super) peer_states: Option<Channel>,
 }
 
-const USERS: [&str; 6] = [
+const USERS: [&str; 7] = [
     "/aldis.internal.v1.UserAdmin/",
     "/aldis.internal.v1.RemoteAdmin/",
     "/aldis.internal.v1.KeyAdmin/",
     "/aldis.internal.v1.AuditLog/",
     "/aldis.internal.v1.OutboxAdmin/",
     "/aldis.internal.v1.UsersOutbox/",
+    "/aldis.internal.v1.UsersReconciliation/",
 ];
 const OUTBOX: &str = "/aldis.internal.v1.ConversationsOutbox/";
 const RECONCILIATION: &str = "/aldis.internal.v1.ConversationsReconciliation/";

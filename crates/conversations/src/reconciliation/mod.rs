@@ -94,7 +94,7 @@ impl Reconcile for Memberships {
         self.store.owners().await
     }
 
-    async fn pass(&self, domain: &Domain) -> Result<Found, ReconcileError> {
+    async fn pass(&self, domain: &Domain, _both: bool) -> Result<Found, ReconcileError> {
         let (digests, compared) = self.store.digests(Side::Ours, domain).await?;
         let mut found = Found { compared, ..Found::default() };
         let mut left = MAX_REPAIRS;

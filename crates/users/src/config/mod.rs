@@ -528,6 +528,8 @@ pub struct Quotas {
     pub connections: u32,
     /// Connection requests to one account.
     pub connections_per_user: u32,
+    /// Pages of connections with its users that it compares with what it holds; a page has 500.
+    pub comparisons: u32,
 }
 
 impl Default for Quotas {
@@ -541,6 +543,7 @@ impl Default for Quotas {
             handles_per_handle: 120,
             connections: 1200,
             connections_per_user: 60,
+            comparisons: 600,
         }
     }
 }

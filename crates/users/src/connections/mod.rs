@@ -3,11 +3,13 @@
 //! Blocking and ignoring are nobody else's business: they work while the other backend is down. A request asks the other
 //! backend first and changes nothing here when that fails; taking one back is done here and told by the outbox.
 
+pub(crate) mod asking;
 mod error;
 pub(crate) mod events;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod machine;
+pub(crate) mod reconciliation;
 mod remote;
 pub(crate) mod store;
 #[cfg(test)]
@@ -23,6 +25,7 @@ pub(crate) use error::ConnectionError;
 pub(crate) use remote::Asked;
 
 use self::{
+    asking::InProgress,
     machine::{Outcome, Pair},
     store::{Change, Changed, ConnectionRow, ConnectionStore, Decide, Decision, Refusal, Sides, Write, Written},
 };
@@ -42,6 +45,8 @@ pub(crate) struct ConnectionParts {
     pub(crate) peers: UserPeers,
     pub(crate) policy: Policy,
     pub(crate) clock: SharedClock,
+    /// Requests that are on their way.
+    pub(crate) in_progress: InProgress,
 }
 
 /// Connections with users here and elsewhere.

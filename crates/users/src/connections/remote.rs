@@ -46,7 +46,9 @@ impl Connections {
         let time = self.parts.clock.now().max(after_last);
         // From here on the other backend may know of the request: our side must follow whatever becomes of the caller.
         let this = self.clone();
+        let under_way = self.parts.in_progress.begin(user, other.as_qualified().clone());
         detached(async move {
+            let _under_way = under_way;
             let request = ConnectionRequest { from: user, from_name: name.clone(), time };
             let reacts = match this.parts.peers.request_connection(&request, &other).await? {
                 RemoteAnswer::Connected(reacts) => reacts,
@@ -121,7 +123,7 @@ impl Connections {
         self.apply(self.remote_change(user, other.into_qualified(), decide, effects)).await
     }
 
-    fn remote_change(
+    pub(super) fn remote_change(
         &self,
         user: UserId,
         other: Qualified<UserId>,
@@ -227,7 +229,7 @@ impl Connections {
         detached(async move { Ok(store.tell_contacts(user, positions, envelope, effects).await?) }).await
     }
 
-    fn remote_effects(&self, user: UserId, actor: Option<Name>) -> Effects<Written> {
+    pub(super) fn remote_effects(&self, user: UserId, actor: Option<Name>) -> Effects<Written> {
         let domain = self.parts.domain.clone();
         Arc::new(move |written: &Written| {
             let mine = written.mine.iter();

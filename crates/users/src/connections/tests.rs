@@ -15,19 +15,19 @@ use crate::testing::{Backend, Network, User, database_and_outbox, until};
 
 const ALL: [Relation; 6] = [Sent, Pending, Accepted, Ignored, Blocked, Cancelled];
 
-fn path(other: &User) -> String {
+pub(super) fn path(other: &User) -> String {
     format!("/connections/{}/{}", other.domain, other.id)
 }
 
-async fn post(backend: &Backend, me: &User, other: &User) -> crate::testing::Answer {
+pub(super) async fn post(backend: &Backend, me: &User, other: &User) -> crate::testing::Answer {
     backend.call("POST", &path(other), Some(&me.token), None).await
 }
 
-async fn put(backend: &Backend, me: &User, other: &User, status: &str) -> crate::testing::Answer {
+pub(super) async fn put(backend: &Backend, me: &User, other: &User, status: &str) -> crate::testing::Answer {
     backend.put(me, &path(other), json!({ "status": status })).await
 }
 
-async fn status(backend: &Backend, me: &User, other: &User) -> String {
+pub(super) async fn status(backend: &Backend, me: &User, other: &User) -> String {
     let answer = backend.get(me, &path(other)).await;
     if answer.status == 404 {
         return "none".to_owned();
@@ -36,13 +36,13 @@ async fn status(backend: &Backend, me: &User, other: &User) -> String {
 }
 
 /// Statuses that a user was told of, in order.
-fn told(backend: &Backend, user: &User) -> Vec<String> {
+pub(super) fn told(backend: &Backend, user: &User) -> Vec<String> {
     let events = backend.recorder.events_for("user.connection", user.id);
     events.iter().map(|event| event["connection"]["status"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Relations that conversations was told of, in order.
-fn applied(backend: &Backend, user: &User) -> Vec<internal::Relation> {
+pub(super) fn applied(backend: &Backend, user: &User) -> Vec<internal::Relation> {
     backend.recorder.relations(user.id).iter().map(internal::ApplyRelationRequest::relation).collect()
 }
 

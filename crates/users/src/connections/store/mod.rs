@@ -25,6 +25,20 @@ pub(crate) struct ConnectionRow {
     pub(crate) remote_time: Timestamp,
 }
 
+/// A user of another backend, and one of ours.
+pub(crate) type Pair = (UserId, UserId);
+
+/// A user of ours wants a connection, as far as the other user's backend was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) user: UserId,
+    pub(crate) other: UserId,
+    /// When the backend was told so.
+    pub(crate) time: Timestamp,
+    /// Whether it is known at all.
+    pub(crate) known: bool,
+}
+
 /// How a user of ours stood to somebody whose account is gone.
 pub(crate) type OtherSide = (UserId, ConnectionRow);
 
@@ -184,6 +198,29 @@ pub(crate) trait ConnectionStore: Send + Sync {
         envelope: Envelope,
         effects: Effects<Vec<OtherSide>>,
     ) -> Result<(), StoreError>;
+
+    /// As [`ConnectionStore::end_with`], of an account of which a comparison says that it is gone.
+    async fn end(&self, gone: Qualified<UserId>, effects: Effects<Vec<OtherSide>>) -> Result<(), StoreError>;
+
+    /// A page of the connections with users of `domain` that users of ours want, as that backend was told, in ascending
+    /// order of (user, other), after a pair; at most `limit`. Blocking changes nothing about it.
+    async fn wanted(
+        &self,
+        domain: &Domain,
+        after: Option<(UserId, UserId)>,
+        limit: usize,
+    ) -> Result<Vec<Wanted>, StoreError>;
+
+    /// A page of all rows about users of `domain`, in ascending order of (other, user), after a pair; at most `limit`.
+    async fn with(
+        &self,
+        domain: &Domain,
+        after: Option<Pair>,
+        limit: usize,
+    ) -> Result<Vec<(Pair, ConnectionRow)>, StoreError>;
+
+    /// Other backends with whose users there are connections.
+    async fn backends(&self, own: &Domain) -> Result<Vec<Domain>, StoreError>;
 
     /// Writes what those who have an accepted connection with `other` are told, and moves the lane of the envelope on,
     /// in one step.

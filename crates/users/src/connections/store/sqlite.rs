@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    CancelledRows, Change, Changed, ConnectionRow, ConnectionStore, Decision, OtherSide, Refusal, Sides, Write, Written,
+    CancelledRows, Change, Changed, ConnectionRow, ConnectionStore, Decision, OtherSide, Pair, Refusal, Sides, Wanted,
+    Write, Written,
 };
 use crate::{events::Effects, sql};
 
@@ -104,8 +105,12 @@ fn put(
         remote_time: write.remote_time.or(before.map(|row| row.remote_time)).unwrap_or_default(),
     };
     tx.prepare_cached(
-        "INSERT OR REPLACE INTO users_connections (user, domain, other, status, time, remote_time) \
-         VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO users_connections (user, domain, other, status, time, remote_time, wanted, told) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4 IN (1, 3), ?5) \
+         ON CONFLICT (user, domain, other) DO UPDATE SET status = excluded.status, time = excluded.time, \
+         remote_time = excluded.remote_time, \
+         wanted = CASE excluded.status WHEN 5 THEN wanted ELSE excluded.wanted END, \
+         told = CASE WHEN excluded.status = 5 OR wanted = excluded.wanted THEN told ELSE excluded.told END",
     )?
     .execute(params![
         user.as_bytes().as_slice(),
@@ -126,6 +131,13 @@ fn counts(tx: &Connection, user: UserId) -> rusqlite::Result<(u32, u32)> {
     .query_row([user.as_bytes().as_slice()], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
+/// What is kept of blocked connections with users of a backend is the same as of all others: nothing is wanted any more.
+fn forget_blocked(tx: &Connection, domain: &Domain) -> rusqlite::Result<()> {
+    tx.prepare_cached("UPDATE users_connections SET wanted = 0 WHERE domain = ? AND status = 5 AND wanted > 0")?
+        .execute([domain.as_str()])?;
+    Ok(())
+}
+
 /// Connections with users of a backend that are neither blocked nor cancelled.
 fn open_with(tx: &Connection, domain: &Domain, limit: usize) -> rusqlite::Result<CancelledRows> {
     let sql =
@@ -134,6 +146,11 @@ fn open_with(tx: &Connection, domain: &Domain, limit: usize) -> rusqlite::Result
     let rows = query
         .query_map(params![domain.as_str(), sql::rows(limit)], |row| Ok((sql::user_id(row, 5)?, connection(row)?)))?;
     rows.collect()
+}
+
+/// Ids of a pair for a comparison of rows; those of no pair stand before all.
+fn key_of(pair: Option<(UserId, UserId)>) -> (Vec<u8>, Vec<u8>) {
+    pair.map(|(first, second)| (first.as_bytes().to_vec(), second.as_bytes().to_vec())).unwrap_or_default()
 }
 
 /// Removes everybody's connection with `other`; gives what there was.
@@ -317,6 +334,7 @@ impl ConnectionStore for SqliteConnections {
             .db
             .write(move |tx| {
                 let (turn, mut cancelled) = (Turn::begin(), Vec::new());
+                forget_blocked(tx, &domain)?;
                 for (user, before) in open_with(tx, &domain, limit)? {
                     let write = Write::announced(Relation::Cancelled);
                     let row = put(tx, user, &before.other, Some(&before), &write, now)?;
@@ -352,6 +370,72 @@ impl ConnectionStore for SqliteConnections {
         effects: Effects<Vec<OtherSide>>,
     ) -> Result<(), StoreError> {
         self.told(positions, envelope, move |tx| Ok(effects(&end_about(tx, &gone)?))).await
+    }
+
+    async fn end(&self, gone: Qualified<UserId>, effects: Effects<Vec<OtherSide>>) -> Result<(), StoreError> {
+        let outbox = self.outbox.traced();
+        let appended = self.db.write(move |tx| outbox.append(tx, &effects(&end_about(tx, &gone)?))).await?;
+        drop(self.outbox.committed(appended));
+        Ok(())
+    }
+
+    async fn wanted(
+        &self,
+        domain: &Domain,
+        after: Option<(UserId, UserId)>,
+        limit: usize,
+    ) -> Result<Vec<Wanted>, StoreError> {
+        let (domain, (user, other)) = (domain.clone(), key_of(after));
+        let page = self.db.read(move |tx| {
+            let mut query = tx.prepare_cached(
+                "SELECT user, other, told, wanted = 1 FROM users_connections INDEXED BY users_connections_wanted \
+                 WHERE domain = ? AND wanted > 0 AND (user, other) > (?, ?) ORDER BY user, other LIMIT ?",
+            )?;
+            let rows = query.query_map(params![domain.as_str(), user, other, sql::rows(limit)], |row| {
+                Ok(Wanted {
+                    user: sql::user_id(row, 0)?,
+                    other: sql::user_id(row, 1)?,
+                    time: sql::time(row, 2)?,
+                    known: row.get(3)?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        });
+        page.await
+    }
+
+    async fn with(
+        &self,
+        domain: &Domain,
+        after: Option<Pair>,
+        limit: usize,
+    ) -> Result<Vec<(Pair, ConnectionRow)>, StoreError> {
+        let (domain, (other, user)) = (domain.clone(), key_of(after));
+        let page = self.db.read(move |tx| {
+            let mut query = tx.prepare_cached(&format!(
+                "SELECT {CONNECTION}, user FROM users_connections INDEXED BY users_connections_by_other \
+                 WHERE domain = ? AND (other, user) > (?, ?) ORDER BY other, user LIMIT ?"
+            ))?;
+            let rows = query.query_map(params![domain.as_str(), other, user, sql::rows(limit)], |row| {
+                let found = connection(row)?;
+                Ok(((found.other.id, sql::user_id(row, 5)?), found))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        });
+        page.await
+    }
+
+    async fn backends(&self, own: &Domain) -> Result<Vec<Domain>, StoreError> {
+        // Hops from one domain to the next: there are few of them, and many rows.
+        let sql = "WITH RECURSIVE backend (domain) AS (SELECT min(domain) FROM users_connections UNION ALL \
+                   SELECT (SELECT min(domain) FROM users_connections WHERE domain > backend.domain) FROM backend \
+                   WHERE backend.domain IS NOT NULL) SELECT domain FROM backend WHERE domain IS NOT NULL";
+        let domains = self.db.read(move |tx| {
+            let mut query = tx.prepare_cached(sql)?;
+            Ok(query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?)
+        });
+        let domains = domains.await?;
+        Ok(domains.iter().filter_map(|domain| domain.parse().ok()).filter(|domain| domain != own).collect())
     }
 
     async fn tell_contacts(
