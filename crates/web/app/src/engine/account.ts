@@ -1,5 +1,6 @@
 import { conversationCommands, fetchConversations, loadConversations } from '../conversations/commands';
 import { deviceCommands, loadDevices } from '../devices/commands';
+import { mayResume } from '../federation/selectors';
 import { CONFIRMED_UP_TO, messageCommands, PAGE } from '../messages/commands';
 import { progressByBackend } from '../messages/state';
 import { domainOf, fromKey, type Key } from '../model';
@@ -23,6 +24,9 @@ const PROBE_SILENT_MS = 30_000;
 const SILENT_FOR_MS = 3_600_000;
 /** Newest messages of a conversation that are looked at for that. */
 const SILENT_AMONG = 10;
+/** What was not sent is tried again by itself for so long, and so often. */
+const RESUME_FOR_MS = 24 * 3_600_000;
+const RETRIES = 3;
 /** With fewer prekeys than this, new ones are published. */
 const FEWEST_PREKEYS = 40;
 
@@ -39,6 +43,10 @@ export class Account {
   readonly #feed: Feed;
   readonly #confirming = new Map<string, { conversation: Key; from: Key; ids: string[] }>();
   readonly #probedAt = new Map<string, number>();
+  /** Whose sessions were begun anew, once while the page is open. */
+  readonly #resetFor = new Set<Key>();
+  /** How often each message was tried again by itself. */
+  readonly #retries = new Map<string, number>();
   #last?: string;
   #savedState: State;
   #saving: Promise<void> = Promise.resolve();
@@ -55,6 +63,11 @@ export class Account {
     this.#events = new Events(ctx, {
       live,
       removed: () => hooks.removed(),
+      broken: (conversation, from) => {
+        if (this.#resetFor.has(from)) return;
+        this.#resetFor.add(from);
+        void this.commands.resetSession(conversation, from).catch(() => undefined);
+      },
       arrived: (conversation, from, _time, incoming) => {
         if (incoming.content.kind === 'unreadable') return;
         this.#confirmLater(conversation, from, incoming.id);
@@ -72,7 +85,10 @@ export class Account {
         this.#last = notification.id;
         await ctx.db.set('last', notification.id);
       },
-      onLink: link => ctx.dispatch({ type: 'session/link', link }),
+      onLink: link => {
+        ctx.dispatch({ type: 'session/link', link });
+        if (link === 'online') void this.#resume();
+      },
       onGap: () => this.#synchronise(),
     });
     this.commands = {
@@ -197,6 +213,22 @@ export class Account {
       if (now - (this.#probedAt.get(domain) ?? 0) < every) continue;
       this.#probedAt.set(domain, now);
       await this.#ask(domain).catch(() => undefined);
+    }
+    await this.#resume();
+  }
+
+  /** Tries again what could not be sent and now perhaps can. */
+  async #resume(): Promise<void> {
+    const { messages, federation } = this.ctx.state();
+    const now = Date.now();
+    for (const list of Object.values(messages.messages)) {
+      for (const message of list.slice(-SILENT_AMONG)) {
+        if (now - Date.parse(message.time) > RESUME_FOR_MS || !mayResume(message, federation)) continue;
+        const count = (this.#retries.get(message.id) ?? 0) + 1;
+        this.#retries.set(message.id, count);
+        if (count > RETRIES) continue;
+        await this.commands.sendAgain(message.conversation, message.id).catch(() => undefined);
+      }
     }
   }
 

@@ -16,6 +16,8 @@ const TYPING_MS = 12_000;
 export interface EventHooks {
   /** A message came that is shown. */
   arrived(conversation: Key, from: Key, time: string, incoming: Extract<Incoming, { act: 'show' }>): void;
+  /** A message could not be decrypted. */
+  broken(conversation: Key, from: Key): void;
   /** The own device was removed. */
   removed(): void;
   /** Whether events come as they happen, and not from before. */
@@ -55,12 +57,12 @@ export class Events {
     }
     if (!ctx.state().conversations.conversations[key]) await this.#quietly(fetchConversations(ctx, [fromKey(key)]));
     if (event.type === 'conversation.otr-message-add') {
-      await receive(ctx, event, incoming => {
-        if (from && from !== ctx.self && incoming.act === 'show') {
-          ctx.dispatch({ type: 'conversations/typing', conversation: key, user: from, until: undefined });
-          this.hooks.arrived(key, from, event.time, incoming);
-        }
-      });
+      const arrived = (incoming: Incoming) => {
+        if (!from || from === ctx.self || incoming.act !== 'show') return;
+        ctx.dispatch({ type: 'conversations/typing', conversation: key, user: from, until: undefined });
+        this.hooks.arrived(key, from, event.time, incoming);
+      };
+      await receive(ctx, event, arrived, user => this.hooks.broken(key, user));
       return;
     }
     ctx.dispatch({ type: 'conversations/event', event, self: ctx.self });

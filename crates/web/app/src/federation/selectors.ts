@@ -49,6 +49,21 @@ export function backendsOf(
     .sort((a, b) => Number(b.own) - Number(a.own) || a.domain.localeCompare(b.domain));
 }
 
+/** Failures that pass by themselves. */
+const PASSING = ['offline', 'interrupted', 'federation-connection-refused', 'federation-http2-error'];
+
+/** Whether a message that was not sent, or not to everybody, may be tried again without being asked. */
+export function mayResume({ delivery, conversation }: Message, { backends }: FederationState): boolean {
+  if (delivery?.state === 'failed') {
+    return PASSING.includes(delivery.error ?? '') && backends[domainOf(conversation)]?.state !== 'unreachable';
+  }
+  if (delivery?.state !== 'sent') return false;
+  return Object.entries(delivery.people).some(
+    ([user, { trouble, delivered }]) =>
+      trouble === 'unsent' && !delivered && backends[domainOf(user)]?.state === 'reachable',
+  );
+}
+
 function waitingByDomain(messages: readonly Message[], now: number): Map<string, number> {
   const counts = new Map<string, number>();
   for (const message of messages) {

@@ -32,7 +32,7 @@ export const en = {
   starting: 'Connecting…',
 
   'link.connecting': 'Connecting…',
-  'link.offline': 'No connection to {domain}. Messages are sent when you try again.',
+  'link.offline': 'No connection to {domain}. What you write is sent when it is back.',
 
   'nav.conversations': 'Conversations',
   'nav.people': 'People',
@@ -83,6 +83,7 @@ export const en = {
   'group.create': 'Create group',
   'group.no-contacts': 'Connect with people first; then you can add them to a group.',
 
+  'conversation.people.one': '1 person',
   'conversation.people': '{count} people',
   'conversation.unnamed': 'Unnamed group',
   'conversation.unnamed.at': 'A group at {domain}',

@@ -2,6 +2,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import {
   type Asset,
   AssetSchema,
+  ClientAction,
   ConfirmationType,
   EncryptionAlgorithm,
   type GenericMessage,
@@ -22,7 +23,8 @@ export type Outgoing =
   | { act: 'delete'; id: string; target: string }
   | { act: 'react'; id: string; target: string; emojis: string[] }
   | { act: 'confirm'; id: string; targets: string[]; read: boolean }
-  | { act: 'last-read'; id: string; conversation: Key; until: string };
+  | { act: 'last-read'; id: string; conversation: Key; until: string }
+  | { act: 'reset-session'; id: string };
 
 /** The bytes that are encrypted. */
 export function encode(outgoing: Outgoing): Uint8Array {
@@ -68,6 +70,8 @@ function part(outgoing: Outgoing): Part {
       const type = outgoing.read ? ConfirmationType.READ : ConfirmationType.DELIVERED;
       return build({ case: 'confirmation', value: { firstMessageId, moreMessageIds, type } });
     }
+    case 'reset-session':
+      return build({ case: 'clientAction', value: ClientAction.RESET_SESSION });
     case 'last-read': {
       const { id, domain } = fromKey(outgoing.conversation);
       const lastReadTimestamp = BigInt(Date.parse(outgoing.until));

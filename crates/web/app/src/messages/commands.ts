@@ -98,6 +98,9 @@ export function messageCommands(ctx: Context) {
       ctx.dispatch({ type: 'messages/sent', conversation, id, report, people });
       note(report);
     } catch (error) {
+      const domains = error instanceof ApiError && error.domain ? [error.domain] : [];
+      const time = new Date().toISOString();
+      if (domains.length > 0) ctx.dispatch({ type: 'federation/unreachable', domains, time, label: labelOf(error) });
       ctx.dispatch({ type: 'messages/failed', conversation, id, error: labelOf(error) });
     }
   }
@@ -241,6 +244,11 @@ export function messageCommands(ctx: Context) {
     async confirm(conversation: Key, sender: Key, targets: string[], read: boolean): Promise<void> {
       if (targets.length === 0) return;
       await sendQuietly(conversation, { act: 'confirm', id: crypto.randomUUID(), targets, read }, [sender]);
+    },
+
+    /** Begins anew with the devices of somebody whose message could not be decrypted. */
+    async resetSession(conversation: Key, user: Key): Promise<void> {
+      await sendQuietly(conversation, { act: 'reset-session', id: crypto.randomUUID() }, [user]);
     },
 
     /** Everything in a conversation was seen. Tells senders who want to know, and own other devices. */

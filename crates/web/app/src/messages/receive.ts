@@ -12,7 +12,12 @@ import { sessionId } from './send';
 import { applyTo, targetsOf } from './state';
 
 /** Decrypts a message and does what it asks for. Everything it changes is saved before the keys move on. */
-export async function receive(ctx: Context, event: ConversationEvent, arrived: (incoming: Incoming) => void) {
+export async function receive(
+  ctx: Context,
+  event: ConversationEvent,
+  arrived: (incoming: Incoming) => void,
+  broken: (from: Key) => void,
+): Promise<void> {
   const conversation = keyOf(event.qualified_conversation);
   const from = event.qualified_from && keyOf(event.qualified_from);
   const { sender, text, data } = event.data ?? {};
@@ -37,6 +42,7 @@ export async function receive(ctx: Context, event: ConversationEvent, arrived: (
       from,
       known.filter(other => other !== client),
     );
+    broken(from);
   }
 }
 

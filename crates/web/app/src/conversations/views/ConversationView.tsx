@@ -6,6 +6,7 @@ import { MessageList } from '../../messages/views/MessageList';
 import { domainOf, type Key } from '../../model';
 import { Avatar, DomainBadge, IconButton } from '../../ui/parts';
 import { nameOf, otherIn, titleOf, useApp, useNow } from '../../ui/store';
+import type { Conversation } from '../state';
 import { Details } from './Details';
 import { GroupBadges } from './Sidebar';
 
@@ -46,9 +47,7 @@ export function ConversationView({ conversation: key, onBack }: ConversationView
             <div className="row tight">
               {entry.kind === 'group' ? (
                 <>
-                  <span className="hint">
-                    {t('conversation.people', { count: Object.keys(entry.members).length + 1 })}
-                  </span>
+                  <span className="hint">{peopleIn(entry)}</span>
                   <GroupBadges entry={entry} />
                 </>
               ) : (
@@ -102,6 +101,11 @@ export function ConversationView({ conversation: key, onBack }: ConversationView
       {details ? <Details conversation={key} onClose={() => setDetails(false)} /> : null}
     </div>
   );
+}
+
+function peopleIn({ members, member }: Conversation): string {
+  const count = Object.keys(members).length + (member ? 1 : 0);
+  return count === 1 ? t('conversation.people.one') : t('conversation.people', { count });
 }
 
 function Typing({ conversation }: { conversation: Key }) {

@@ -50,7 +50,7 @@ export function Sidebar({ open, onOpen, onPeople, onSettings, onNewGroup, banner
           <div className="grow clip">
             <div className="name">{self?.name}</div>
             <div className="hint clip">
-              @{self?.handle ?? ''}
+              {self?.handle ? `@${self.handle}` : null}
               <span className="faint">@{state.session.domain}</span>
             </div>
           </div>
@@ -172,7 +172,7 @@ const BADGES = 3;
 /** The backends that take part in a group. */
 export function GroupBadges({ entry }: { entry: Conversation }) {
   const own = domainOf(engine.state().session.self?.key ?? '@');
-  const domains = [...new Set([own, ...Object.keys(entry.members).map(domainOf)])];
+  const domains = [...new Set([own, domainOf(entry.key), ...Object.keys(entry.members).map(domainOf)])];
   return (
     <span className="badges">
       {domains.slice(0, BADGES).map(domain => (
