@@ -123,7 +123,7 @@ export class Engine {
         anonymous: true,
       });
       this.#api.accept(answer);
-      await this.#enter(password);
+      await this.#enterOrNot(password);
     },
 
     sendCode: async (email: string): Promise<void> => {
@@ -134,18 +134,18 @@ export class Engine {
       const json = { email, email_code: code, name, password, locale: 'en', accent_id: 1, assets: [] };
       await this.#api.call('POST', '/register', { json, anonymous: true });
       await this.#api.renew();
-      await this.#enter(password);
+      await this.#enterOrNot(password);
     },
 
     /** Goes on making this browser a device, with the password. */
     confirmPassword: async (password: string): Promise<void> => {
-      await this.#enter(password);
+      await this.#enterOrNot(password);
     },
 
     /** Makes room for this device. */
     replaceDevice: async (id: string, password: string): Promise<void> => {
       await this.#api.call('DELETE', `/clients/${id}`, { json: { password } });
-      await this.#enter(password);
+      await this.#enterOrNot(password);
     },
 
     logout: async (forget: boolean): Promise<void> => {
@@ -158,6 +158,17 @@ export class Engine {
       if (forget && user) await wipe(user);
     },
   };
+
+  /** Enters, or is where one logs in, with the reason why. */
+  async #enterOrNot(password: string): Promise<void> {
+    try {
+      await this.#enter(password);
+    } catch (error) {
+      const problem = error instanceof ApiError ? error.label : 'unknown';
+      this.dispatch({ type: 'session/stage', stage: 'logged-out', problem });
+      throw error;
+    }
+  }
 
   async #enter(password = this.#entering?.password): Promise<void> {
     const self = await this.#api.call('GET', '/self');
@@ -246,8 +257,9 @@ export class Engine {
       return true;
     }
     if (error.label !== 'missing-auth' && error.label !== 'invalid-credentials') return false;
-    this.dispatch({ type: 'session/stage', stage: 'password-needed' });
-    return error.label === 'missing-auth';
+    const problem = error.label === 'missing-auth' ? undefined : error.label;
+    this.dispatch({ type: 'session/stage', stage: 'password-needed', problem });
+    return true;
   }
 
   async #over(why: 'expired' | 'removed'): Promise<void> {

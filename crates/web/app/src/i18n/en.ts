@@ -71,7 +71,7 @@ export const en = {
   'people.block': 'Block',
   'people.unblock': 'Unblock',
   'people.open': 'Open conversation',
-  'people.unavailable': 'Not available: {domain} does not answer',
+  'people.unavailable': '{domain} does not answer',
   'people.unknown': 'Somebody at {domain}',
   'people.deleted': 'Deleted account',
   'people.you': 'You',

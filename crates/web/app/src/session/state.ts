@@ -39,6 +39,8 @@ export interface SessionState {
   devices: Device[];
   /** Why the last session ended, when it was not the user's wish. */
   ended?: 'expired' | 'removed';
+  /** The label of what kept the last log-in from succeeding. */
+  problem?: string;
   settings: Settings;
 }
 
@@ -59,7 +61,7 @@ export const noSession: SessionState = {
 };
 
 export type SessionAction =
-  | { type: 'session/stage'; stage: Stage; ended?: SessionState['ended'] }
+  | { type: 'session/stage'; stage: Stage; ended?: SessionState['ended']; problem?: string }
   | { type: 'session/backend'; domain: string; registration: boolean }
   | { type: 'session/self'; self: Self }
   | { type: 'session/link'; link: SessionState['link'] }
@@ -69,7 +71,7 @@ export type SessionAction =
 export function reduceSession(state: SessionState, action: SessionAction): SessionState {
   switch (action.type) {
     case 'session/stage':
-      return { ...state, stage: action.stage, ended: action.ended };
+      return { ...state, stage: action.stage, ended: action.ended, problem: action.problem };
     case 'session/backend':
       return { ...state, domain: action.domain, registration: action.registration };
     case 'session/self':

@@ -138,17 +138,17 @@ function Backend({ backend }: { backend: BackendView }) {
               {waiting === 1 ? t('details.backend.waiting.one') : t('details.backend.waiting', { count: waiting })}
             </div>
           ) : null}
+          {state === 'unreachable' ? (
+            <button
+              type="button"
+              className="button small"
+              onClick={() => void commands.probe(domain).catch(() => undefined)}
+              data-testid="backend-check"
+            >
+              {t('details.backend.check')}
+            </button>
+          ) : null}
         </div>
-        {state === 'unreachable' ? (
-          <button
-            type="button"
-            className="button small"
-            onClick={() => void commands.probe(domain).catch(() => undefined)}
-            data-testid="backend-check"
-          >
-            {t('details.backend.check')}
-          </button>
-        ) : null}
       </div>
     </li>
   );
@@ -184,7 +184,7 @@ function Members({ conversation: key, admin }: { conversation: Key; admin: boole
             <Avatar of={user} label={nameOf(state, user)} small />
             <div className="grow clip">
               <PersonName user={user} />
-              <div className="hint">
+              <div className="hint clip">
                 {state.people.people[user]?.unavailable ? t('people.unavailable', { domain: domainOf(user) }) : ''}
                 {role === 'wire_admin' ? t('details.admin') : ''}
               </div>

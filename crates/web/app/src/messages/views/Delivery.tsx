@@ -33,6 +33,12 @@ function wordsFor({ domain, state }: BackendProgress, message: Message): string 
   }
 }
 
+const SETTLED_MS = 3_600_000;
+
+/** Whether everybody has it, so that nothing changes with time. */
+const isSettled = ({ delivery }: Message): boolean =>
+  Object.values(delivery?.people ?? {}).every(({ delivered, read }) => delivered || read);
+
 interface DeliveryProps {
   message: Message;
   inWords: boolean;
@@ -41,7 +47,7 @@ interface DeliveryProps {
 
 /** What became of an own message, per backend. */
 export function Delivery({ message, inWords, onInfo }: DeliveryProps) {
-  const now = useNow(1000);
+  const now = useNow(isSettled(message) ? SETTLED_MS : 1000);
   const federation = useApp(state => state.federation);
   const { failed } = useHelp();
   const { delivery, conversation, id } = message;

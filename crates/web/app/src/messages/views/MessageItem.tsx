@@ -71,7 +71,7 @@ export const MessageItem = memo(function MessageItem({ message, own, follows, la
             <Actions message={message} own={own} onFocus={onFocus} onInfo={() => setInfo(true)} />
           )}
         </div>
-        <Reactions message={message} />
+        {Object.keys(message.reactions).length > 0 ? <Reactions message={message} /> : null}
         {own && message.delivery ? <Delivery message={message} inWords={last} onInfo={() => setInfo(true)} /> : null}
       </div>
       {info ? <DeliveryDialog message={message} onClose={() => setInfo(false)} /> : null}

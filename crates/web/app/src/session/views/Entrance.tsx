@@ -1,6 +1,6 @@
 import { type FormEvent, type ReactNode, useState } from 'react';
 import { DeviceList } from '../../devices/views/DeviceList';
-import { explain } from '../../federation/explain';
+import { explain, explainLabel } from '../../federation/explain';
 import { t } from '../../i18n/text';
 import { Field } from '../../ui/parts';
 import { commands, useApp } from '../../ui/store';
@@ -24,7 +24,8 @@ function Frame({ title, children }: { title: string; children: ReactNode }) {
 /** A form that does one thing at a time and says what went wrong. */
 function useForm(work: () => Promise<void>) {
   const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<string>();
+  const problemBefore = useApp(state => state.session.problem);
+  const [error, setError] = useState(problemBefore && explainLabel(problemBefore));
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     if (busy) return;
