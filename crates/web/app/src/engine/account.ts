@@ -15,6 +15,8 @@ import type { State } from './state';
 /** Confirmations of deliveries are collected for so long. */
 const CONFIRM_AFTER_MS = 250;
 const SAVE_AFTER_MS = 150;
+/** The feed does not wait longer than this for what other backends have to be asked for. */
+const SYNCHRONISE_MS = 5000;
 /** How often it is considered to ask other backends whether they answer. */
 const PROBE_TICK_MS = 5000;
 /** A backend that did not answer is asked again so often. */
@@ -105,8 +107,12 @@ export class Account {
   async start(): Promise<void> {
     const kept = await this.#restore();
     if (kept) this.ctx.dispatch({ type: 'session/stage', stage: 'ready' });
-    if (kept) await this.#synchronise().catch(() => undefined);
-    else await this.#synchronise();
+    const synchronised = this.#synchronise();
+    // Said below when it fails in time; later, the feed brings what is missing.
+    synchronised.catch(() => undefined);
+    const patience = new Promise<void>(resolve => setTimeout(resolve, SYNCHRONISE_MS));
+    if (kept) await Promise.race([synchronised.catch(() => undefined), patience]);
+    else await Promise.race([synchronised, patience]);
     this.ctx.dispatch({ type: 'session/stage', stage: 'ready' });
     this.#feed.start();
     this.#probe = setInterval(() => void this.#probeAll(), PROBE_TICK_MS);

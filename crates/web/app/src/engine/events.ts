@@ -52,7 +52,7 @@ export class Events {
     if (event.type === 'conversation.create') {
       ctx.dispatch({ type: 'conversations/merged', conversations: [event.data], time: event.time });
       this.#tell(key, event, from, { kind: 'system', event: 'created' });
-      await this.#quietly(fetchUnknown(ctx));
+      void this.#quietly(fetchUnknown(ctx));
       return;
     }
     if (!ctx.state().conversations.conversations[key]) await this.#quietly(fetchConversations(ctx, [fromKey(key)]));
@@ -82,7 +82,7 @@ export class Events {
       if (users.includes(ctx.self)) await this.#quietly(fetchConversations(ctx, [fromKey(key)]));
       const kind = ctx.state().conversations.conversations[key]?.kind;
       this.#tell(key, event, from, { kind: 'system', event: kind === 'one-to-one' ? 'connected' : 'joined', users });
-      await this.#quietly(fetchUnknown(ctx));
+      void this.#quietly(fetchUnknown(ctx));
     } else if (event.type === 'conversation.member-leave') {
       const users = ((event.data?.qualified_user_ids ?? []) as QualifiedId[]).map(keyOf);
       const own = users.length === 1 && users[0] === from;
@@ -132,7 +132,7 @@ export class Events {
     this.#reached(keyOf(connection.qualified_to));
     ctx.dispatch({ type: 'connections/merged', connections: [connection] });
     const user = keyOf(connection.qualified_to);
-    if (!ctx.state().people.people[user]) await this.#quietly(fetchPeople(ctx, [user]));
+    if (!ctx.state().people.people[user]) void this.#quietly(fetchPeople(ctx, [user]));
     if (connection.status === 'accepted' && connection.qualified_conversation) {
       await this.#quietly(fetchConversations(ctx, [connection.qualified_conversation]));
       const key = keyOf(connection.qualified_conversation);

@@ -1,7 +1,7 @@
 import type { Conversation } from '../conversations/state';
 import { type Message, progressByBackend } from '../messages/state';
 import { domainOf, type Key } from '../model';
-import type { FederationState } from './state';
+import { type FederationState, isAway } from './state';
 
 export interface BackendView {
   domain: string;
@@ -49,8 +49,12 @@ export function backendsOf(
     .sort((a, b) => Number(b.own) - Number(a.own) || a.domain.localeCompare(b.domain));
 }
 
+/** Whether what a conversation shows may be old: its backend does not answer. */
+export const isUnavailable = ({ key, unavailable }: Conversation, federation: FederationState): boolean =>
+  unavailable === true || isAway(federation)(domainOf(key));
+
 /** Failures that pass by themselves. */
-const PASSING = ['offline', 'interrupted', 'federation-connection-refused', 'federation-http2-error'];
+export const PASSING = ['offline', 'interrupted', 'federation-connection-refused', 'federation-http2-error'];
 
 /** Whether a message that was not sent, or not to everybody, may be tried again without being asked. */
 export function mayResume({ delivery, conversation }: Message, { backends }: FederationState): boolean {

@@ -159,6 +159,7 @@ export const en = {
   'delivery.title': 'Where is this message?',
   'delivery.sending': 'Sending…',
   'delivery.failed': 'Not sent',
+  'delivery.resumes': 'It is sent by itself when that is over.',
   'delivery.retry': 'Try again',
   'delivery.discard': 'Discard',
   'delivery.sent': 'Sent to {domain}',
@@ -176,7 +177,7 @@ export const en = {
   'delivery.held.why':
     '{domain} could not be reached. Your backend keeps the message and delivers it when {domain} is back.',
   'delivery.unsent.why':
-    '{domain} could not be reached, and your device does not know the keys of its people yet. Try again when {domain} is back.',
+    '{domain} could not be reached, and your device does not know the keys of its people yet. It is sent by itself when {domain} is back.',
   'delivery.person.delivered': 'delivered {time}',
   'delivery.person.read': 'read {time}',
   'delivery.person.none': 'not confirmed yet',
@@ -238,7 +239,7 @@ export const en = {
 
   'domain.label': 'at {domain}',
 
-  'error.offline': 'There is no connection to your backend. Check your network, then try again.',
+  'error.offline': 'There is no connection to your backend. Check your network.',
   'error.no-answer': 'The tab that is connected did not answer. Reload the page.',
   'error.not-ready': 'Aldis is still starting. Try again in a moment.',
   'error.interrupted': 'The page was closed before this was sent.',
@@ -281,7 +282,7 @@ export const en = {
   'error.federation-not-allowed':
     'Your organisation does not exchange messages with {domain}. Ask your administrator to allow it.',
   'error.federation-remote-error': '{domain} refused. It may not allow your organisation; ask the people there.',
-  'error.federation-connection-refused': '{domain} does not answer. Try again later; nothing is wrong on your side.',
+  'error.federation-connection-refused': '{domain} does not answer. Nothing is wrong on your side.',
   'error.federation-tls-error':
     '{domain} could not prove who it is. Tell your administrator; do not go on until it is solved.',
   'error.invalid-domain': 'There is no organisation called {domain}. Check the part after the last @.',

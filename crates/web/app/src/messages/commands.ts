@@ -14,10 +14,22 @@ export const LARGEST_FILE_BYTES = 25 * 1024 * 1024;
 /** Groups of more people do not confirm each delivery. */
 export const CONFIRMED_UP_TO = 60;
 
+const PROGRESS_STEPS = 50;
+
 export interface TextDraft {
   text: string;
   mentions: Mention[];
   quote?: string;
+}
+
+/** Tells a part of the whole only when it grew by a step that can be seen. */
+function inSteps(tell: (part: number) => void): (part: number) => void {
+  let last = -1;
+  return part => {
+    const step = Math.floor(part * PROGRESS_STEPS);
+    if (step > last) tell(part);
+    last = Math.max(last, step);
+  };
 }
 
 const labelOf = (error: unknown): string => (error instanceof ApiError ? error.label : 'unknown');
@@ -128,7 +140,7 @@ export function messageCommands(ctx: Context) {
     try {
       const { bytes, secret, sha256 } = await encryptBytes(await file.arrayBuffer());
       const { body, type } = assetForm(bytes, false);
-      const progress = (part: number) => ctx.dispatch({ type: 'messages/progress', id, part });
+      const progress = inSteps(part => ctx.dispatch({ type: 'messages/progress', id, part }));
       const stored = await ctx.api.upload('/assets', body, type, progress);
       const { key, token, domain = fromKey(ctx.self).domain } = stored;
       const whole: FileContent = { ...content, remote: { key, domain, token, secret, sha256, algorithm: 'cbc' } };
@@ -290,7 +302,7 @@ export function messageCommands(ctx: Context) {
       const { key, domain, token, secret, sha256, algorithm } = content.remote;
       const headers: Record<string, string> = token ? { 'Asset-Token': token } : {};
       const path = `/assets/${encodeURIComponent(domain)}/${encodeURIComponent(key)}`;
-      const progress = (part: number) => ctx.dispatch({ type: 'messages/progress', id, part });
+      const progress = inSteps(part => ctx.dispatch({ type: 'messages/progress', id, part }));
       try {
         const bytes = await ctx.api.download(path, headers, content.size, progress);
         return new Blob([await decryptBytes(plain(bytes), secret, sha256, algorithm)], { type: content.mime });

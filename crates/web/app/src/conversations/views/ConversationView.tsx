@@ -1,4 +1,5 @@
 import { useEffect, useState } from 'react';
+import { isUnavailable } from '../../federation/selectors';
 import { t } from '../../i18n/text';
 import type { Message } from '../../messages/state';
 import { Composer } from '../../messages/views/Composer';
@@ -25,6 +26,7 @@ export interface Focus {
 export function ConversationView({ conversation: key, onBack }: ConversationViewProps) {
   const entry = useApp(state => state.conversations.conversations[key]);
   const title = useApp(state => (entry ? titleOf(state, entry) : ''));
+  const unavailable = useApp(state => entry !== undefined && isUnavailable(entry, state.federation));
   const [details, setDetails] = useState(false);
   const [searching, setSearching] = useState(false);
   const [query, setQuery] = useState('');
@@ -85,7 +87,7 @@ export function ConversationView({ conversation: key, onBack }: ConversationView
             />
           </div>
         ) : null}
-        {entry.unavailable ? (
+        {unavailable ? (
           <p className="pane-note warn" role="status" data-testid="conversation-unavailable">
             {t('conversation.unavailable.text', { domain: domainOf(key) })}
           </p>

@@ -1,6 +1,7 @@
 import { type FormEvent, useEffect, useState } from 'react';
 import { explainLabel } from '../../federation/explain';
 import { type BackendView, backendsOf } from '../../federation/selectors';
+import { isAway } from '../../federation/state';
 import { sinceTime, t } from '../../i18n/text';
 import { domainOf, type Key } from '../../model';
 import { Avatar, DomainBadge, Field, IconButton, PersonName, Toggle, useHelp } from '../../ui/parts';
@@ -185,7 +186,9 @@ function Members({ conversation: key, admin }: { conversation: Key; admin: boole
             <div className="grow clip">
               <PersonName user={user} />
               <div className="hint clip">
-                {state.people.people[user]?.unavailable ? t('people.unavailable', { domain: domainOf(user) }) : ''}
+                {state.people.people[user]?.unavailable || isAway(state.federation)(domainOf(user))
+                  ? t('people.unavailable', { domain: domainOf(user) })
+                  : ''}
                 {role === 'wire_admin' ? t('details.admin') : ''}
               </div>
             </div>

@@ -1,5 +1,6 @@
 import { type ReactNode, useMemo, useState } from 'react';
 import type { State } from '../../engine/state';
+import { isUnavailable } from '../../federation/selectors';
 import { shortTime, t } from '../../i18n/text';
 import { previewOf } from '../../messages/preview';
 import { unreadIn } from '../../messages/state';
@@ -123,6 +124,7 @@ function Entry({ entry, state, current, onOpen }: EntryProps) {
   const newest = list?.at(-1);
   const other = otherIn(entry);
   const domain = domainOf(other ?? entry.key);
+  const unavailable = isUnavailable(entry, state.federation);
   return (
     <li>
       <button
@@ -134,7 +136,7 @@ function Entry({ entry, state, current, onOpen }: EntryProps) {
         data-key={entry.key}
         data-name={title}
         data-unread={unread}
-        data-unavailable={entry.unavailable ?? false}
+        data-unavailable={unavailable}
       >
         <Avatar of={other ?? entry.key} label={title} />
         <span className="grow clip">
@@ -144,7 +146,7 @@ function Entry({ entry, state, current, onOpen }: EntryProps) {
           </span>
           <span className="row tight">
             <span className="hint clip grow">
-              {entry.unavailable ? t('conversation.unavailable') : newest ? previewOf(state, newest) : ' '}
+              {unavailable ? t('conversation.unavailable') : newest ? previewOf(state, newest) : ' '}
             </span>
             {entry.muted ? (
               <span className="faint" title={t('conversation.muted')}>

@@ -1,4 +1,5 @@
 import { explainLabel } from '../../federation/explain';
+import { PASSING } from '../../federation/selectors';
 import { isAway } from '../../federation/state';
 import { clockTime, sinceTime, t } from '../../i18n/text';
 import { domainOf } from '../../model';
@@ -60,7 +61,8 @@ export function Delivery({ message, inWords, onInfo }: DeliveryProps) {
       {notSent ? (
         <span className="delivery-chip delivery-failed" data-testid="delivery" data-domain="" data-state="failed">
           <Icon name="warn" />
-          {t('delivery.failed')}: {explainLabel(delivery.error ?? 'unknown', domainOf(conversation))}
+          {t('delivery.failed')}: {explainLabel(delivery.error ?? 'unknown', domainOf(conversation))}{' '}
+          {PASSING.includes(delivery.error ?? '') ? t('delivery.resumes') : ''}
         </span>
       ) : null}
       {delivery.state === 'sending' && progress.length === 0 ? (
