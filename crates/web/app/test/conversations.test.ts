@@ -58,6 +58,14 @@ describe('a conversation', () => {
     expect(roomAfter(joined, left)?.members).toEqual({ 'c@gamma.test': 'wire_member' });
   });
 
+  it('of two begins when the other one joins', () => {
+    const asked = { ...room, type: 3, members: { ...room.members, others: [] } };
+    const joined = event('conversation.member-join', { users: [{ qualified_id: id('b@beta.test') }] });
+    expect(roomAfter({ type: 'conversations/merged', conversations: [asked] })?.kind).toBe('connect');
+    const begun = roomAfter({ type: 'conversations/merged', conversations: [asked] }, joined);
+    expect(begun).toMatchObject({ kind: 'one-to-one', members: { 'b@beta.test': 'wire_member' } });
+  });
+
   it('is left, and joined again', () => {
     const left = event('conversation.member-leave', { qualified_user_ids: [id(SELF)], reason: 'removed' });
     expect(roomAfter(left)?.member).toBe(false);

@@ -179,7 +179,9 @@ function applyEvent(known: Conversation, event: ConversationEvent, self: Key): C
         if (key === self) member = true;
         else members[key] = joined.conversation_role ?? 'wire_member';
       }
-      return { ...known, members, member };
+      // The other one joins a conversation that was only asked for.
+      const kind = known.kind === 'connect' ? 'one-to-one' : known.kind;
+      return { ...known, kind, members, member };
     }
     case 'conversation.member-leave': {
       const members = { ...known.members };

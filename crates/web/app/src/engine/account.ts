@@ -213,8 +213,9 @@ export class Account {
     const now = Date.now();
     const { backends } = this.ctx.state().federation;
     const silent = this.#silentDomains(now);
-    for (const domain of new Set([...Object.keys(backends), ...silent])) {
-      const away = backends[domain]?.state === 'unreachable';
+    const absent = this.#absentDomains();
+    for (const domain of new Set([...Object.keys(backends), ...silent, ...absent])) {
+      const away = (backends[domain] && backends[domain].state !== 'reachable') || absent.has(domain);
       const every = away ? PROBE_AWAY_MS : silent.has(domain) ? PROBE_SILENT_MS : Number.POSITIVE_INFINITY;
       if (now - (this.#probedAt.get(domain) ?? 0) < every) continue;
       this.#probedAt.set(domain, now);
@@ -236,6 +237,13 @@ export class Account {
         await this.commands.sendAgain(message.conversation, message.id).catch(() => undefined);
       }
     }
+  }
+
+  /** Backends of which people or conversations are missing here. */
+  #absentDomains(): Set<string> {
+    const { people, conversations } = this.ctx.state();
+    const all = [...Object.values(people.people), ...Object.values(conversations.conversations)];
+    return new Set(all.filter(entry => entry.unavailable).map(entry => domainOf(entry.key)));
   }
 
   /** Other backends of which nobody confirmed an own message that was sent not long ago. */

@@ -59,7 +59,9 @@ export const PASSING = ['offline', 'interrupted', 'federation-connection-refused
 /** Whether a message that was not sent, or not to everybody, may be tried again without being asked. */
 export function mayResume({ delivery, conversation }: Message, { backends }: FederationState): boolean {
   if (delivery?.state === 'failed') {
-    return PASSING.includes(delivery.error ?? '') && backends[domainOf(conversation)]?.state !== 'unreachable';
+    return (
+      PASSING.includes(delivery.error ?? '') && (backends[domainOf(conversation)]?.state ?? 'reachable') === 'reachable'
+    );
   }
   if (delivery?.state !== 'sent') return false;
   return Object.entries(delivery.people).some(

@@ -33,6 +33,8 @@ export function reduceFederation(state: FederationState, action: FederationActio
       break;
     case 'federation/unreachable':
       for (const domain of action.domains) {
+        // That nothing gets through is no news then.
+        if (backends[domain]?.state === 'cut-off') continue;
         backends = set(backends, domain, { state: 'unreachable', since: action.time, label: action.label });
       }
       break;
@@ -47,4 +49,4 @@ export function reduceFederation(state: FederationState, action: FederationActio
 export const isAway =
   ({ backends }: FederationState) =>
   (domain: string): boolean =>
-    backends[domain]?.state === 'unreachable';
+    (backends[domain]?.state ?? 'reachable') !== 'reachable';

@@ -222,16 +222,29 @@ export function Field({ label, value, onChange, testid, type = 'text', hint, aut
   );
 }
 
-export function Toggle(props: { label: string; on: boolean; onChange: (on: boolean) => void; testid: string }) {
+interface ToggleProps {
+  label: string;
+  on: boolean;
+  onChange: (on: boolean) => Promise<unknown> | undefined;
+  testid: string;
+}
+
+/** A switch that moves at once, and back when the change was refused. */
+export function Toggle({ label, on, onChange, testid }: ToggleProps) {
+  const [wanted, setWanted] = useState<boolean>();
+  const change = (next: boolean) => {
+    setWanted(next);
+    void Promise.resolve(onChange(next)).finally(() => setWanted(undefined));
+  };
   return (
     <label className="toggle">
       <input
         type="checkbox"
-        checked={props.on}
-        onChange={event => props.onChange(event.target.checked)}
-        data-testid={props.testid}
+        checked={wanted ?? on}
+        onChange={event => change(event.target.checked)}
+        data-testid={testid}
       />
-      <span>{props.label}</span>
+      <span>{label}</span>
     </label>
   );
 }

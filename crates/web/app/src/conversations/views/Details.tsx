@@ -13,7 +13,7 @@ export function Details({ conversation: key, onClose }: { conversation: Key; onC
   const { failed, ask } = useHelp();
   if (!entry) return null;
   const other = otherIn(entry);
-  const tried = (work: Promise<unknown>) => void work.catch(failed);
+  const tried = (work: Promise<unknown>) => work.catch(failed);
   const admin = entry.kind === 'group' && entry.member && entry.role === 'wire_admin';
   return (
     <aside className="details" aria-label={t('details.title')} data-testid="details">
@@ -66,7 +66,7 @@ export function Details({ conversation: key, onClose }: { conversation: Key; onC
 interface LeaveProps {
   conversation: Key;
   ask: (question: string) => Promise<boolean>;
-  tried: (work: Promise<unknown>) => void;
+  tried: (work: Promise<unknown>) => Promise<unknown>;
 }
 
 function Leave({ conversation, ask, tried }: LeaveProps) {
@@ -194,7 +194,7 @@ function Members({ conversation: key, admin }: { conversation: Key; admin: boole
             </div>
             {admin && user !== self && role !== 'wire_admin' ? (
               <IconButton
-                icon="check"
+                icon="star"
                 label={t('details.make-admin', { name: nameOf(state, user) })}
                 onClick={() => tried(commands.setRole(key, user, 'wire_admin'))}
                 testid="member-admin"

@@ -98,13 +98,13 @@ function Privacy() {
       <Toggle
         label={t('settings.receipts')}
         on={readReceipts}
-        onChange={on => void commands.setSettings({ readReceipts: on }).catch(failed)}
+        onChange={on => commands.setSettings({ readReceipts: on }).catch(failed)}
         testid="settings-receipts"
       />
       <Toggle
         label={t('settings.notifications')}
         on={notifications}
-        onChange={on => void notify(on)}
+        onChange={notify}
         testid="settings-notifications"
       />
     </section>
@@ -147,7 +147,12 @@ function Logout() {
       </button>
       {asking ? (
         <div className="logout">
-          <Toggle label={t('settings.logout.forget')} on={forget} onChange={setForget} testid="logout-forget" />
+          <Toggle
+            label={t('settings.logout.forget')}
+            on={forget}
+            onChange={on => void setForget(on)}
+            testid="logout-forget"
+          />
           <button
             type="button"
             className="button danger"
