@@ -19,13 +19,15 @@ SCHEMATHESIS_SECONDS ?= 180
 CRASH_SECONDS ?= 90
 CRASH_SEED ?= 1
 CRASH_BACKENDS ?= 2
+# Where pictures of the web client go.
+SCREENSHOTS ?= $(ALDIS)/screenshots
 # Starts a command line with a Node of version 20 or later, which is fetched when the machine has none.
 WITH_NODE = PATH="$$(scripts/node.sh):$$PATH" &&
 WITH ?= ben@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run web chat clean-local test test-unit test-it test-client test-status test-schemathesis test-golden test-s3 test-scylla test-turn test-chart test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
+.PHONY: help run web chat clean-local test test-unit test-it test-client test-status test-web test-schemathesis test-golden test-s3 test-scylla test-turn test-chart test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +77,12 @@ test-status: tests/browser/node_modules/.complete ## the status page in a real b
 	$(BUILD)
 	$(WITH_NODE) browser="$$(scripts/chromium.sh)" && cd tests/browser && \
 		CHROMIUM="$$browser" ALDIS_BIN=$(ALDIS)/debug/aldis npm test
+
+test-web: tests/browser/node_modules/.complete web ## the web client by itself, and in Chromium between two backends; SCREENSHOTS=folder
+	$(WITH_NODE) cd crates/web/app && export NO_COLOR=1 && npm run --silent check && npm run --silent test
+	$(BUILD)
+	$(WITH_NODE) browser="$$(scripts/chromium.sh)" && cd tests/browser && \
+		CHROMIUM="$$browser" ALDIS_BIN=$(ALDIS)/debug/aldis SCREENSHOTS='$(SCREENSHOTS)' npm run --silent test:web
 
 test-s3: ## files in an object store: one of our own, or the one that ALDIS_TEST_S3_ENDPOINT names
 	$(CARGO) test $(CARGO_FLAGS) $(ALL) --lib -- tests::s3

@@ -54,16 +54,17 @@ export class Federation {
 
   /**
    * Starts the binary that `ALDIS_BIN` names and waits until every backend is ready. `settings` are sections that are
-   * added to every configuration. With `people`, the first ones are made, as for somebody who tries it out.
+   * added to every configuration. With `people`, the first ones are made, as for somebody who tries it out;
+   * without `throttle`, requests are not counted.
    */
-  static async start({ settings = '', people = false } = {}) {
+  static async start({ settings = '', people = false, throttle = true } = {}) {
     const binary = process.env.ALDIS_BIN;
     if (!binary) {
       throw new Error('ALDIS_BIN must name the aldis binary; `make test-client` sets it');
     }
     const federation = new Federation();
     try {
-      await federation.#start(binary, settings, people);
+      await federation.#start(binary, { settings, people, throttle });
       return federation;
     } catch (error) {
       const log = await readFile(federation.#log, 'utf8').catch(() => '');
@@ -72,12 +73,12 @@ export class Federation {
     }
   }
 
-  async #start(binary, settings, people) {
+  async #start(binary, { settings, people, throttle }) {
     this.#folder = await mkdtemp(join(tmpdir(), 'aldis-client-'));
     this.#log = join(this.#folder, 'up.log');
     const readyFile = join(this.#folder, 'ready.json');
     const local = join(this.#folder, 'local');
-    await promisify(execFile)(binary, ['local', 'init', '--dir', local, '--base-port', '0']);
+    await promisify(execFile)(binary, ['local', 'init', '--dir', local, '--base-port', '0', '--throttle', throttle ? 'on' : 'off']);
     for (const { name } of (await readdir(local, { withFileTypes: true })).filter(entry => entry.name.includes('.test'))) {
       await appendFile(join(local, name, 'aldis.toml'), `\n${settings}\n`);
     }
