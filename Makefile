@@ -70,6 +70,13 @@ test-client: tests/client/node_modules/.complete ## the real JavaScript client a
 	$(BUILD)
 	$(WITH_NODE) cd tests/client && ALDIS_BIN=$(ALDIS)/debug/aldis npm test
 
+crates/web/app/node_modules/.complete: crates/web/app/package.json crates/web/app/package-lock.json
+	scripts/npm-ci.sh crates/web/app
+
+.PHONY: test-app
+test-app: crates/web/app/node_modules/.complete ## the web client's types, lints and rules, without a browser
+	$(WITH_NODE) cd crates/web/app && npm run --silent check && NO_COLOR=1 npm run --silent test
+
 tests/browser/node_modules/.complete: tests/browser/package.json tests/browser/package-lock.json
 	scripts/npm-ci.sh tests/browser
 
