@@ -280,9 +280,15 @@ async fn the_command_tells_by_its_exit_status_and_as_json() -> Result<()> {
 
     let (status, text) = doctor(&config, &["--share"])?;
     ensure!(status == Some(0) && text.contains(&federator_host(ALPHA)) && text.contains("spki_sha256"), "{text}");
+    ensure!(text.contains(&format!("_wire-server-federator._tcp.{ALPHA}")), "{text}");
+    ensure!(text.contains(&format!("aldis remote set {ALPHA}")), "{text}");
     let (_, text) = doctor(&config, &["--share", "--json"])?;
     let shared: Value = serde_json::from_str(&text)?;
     ensure!(shared["certificate"]["spki_sha256"].as_str().is_some_and(|key| key.len() == 64), "{text}");
+    ensure!(shared["certificate"]["names"][0] == federator_host(ALPHA) && shared["strategy"] == "allow_list", "{text}");
+    // The authority that a partner needs is the one that the federation's certificates come from.
+    let authority = shared["authority"]["pem"].as_str().context("no authority")?;
+    ensure!(authority.trim() == federation.authority().pem().trim(), "{authority}");
     Ok(())
 }
 

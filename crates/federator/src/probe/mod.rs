@@ -3,6 +3,7 @@
 //! Needs no running federator, changes nothing here, and leaves nothing at a partner but a greeting. Nothing that is found
 //! stops what comes after it, unless that cannot be told without it; then the later checks say so.
 
+mod authority;
 mod certificate;
 mod names;
 mod own;
@@ -16,8 +17,8 @@ use aldis_types::Domain;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use self::certificate::CertificateFacts;
 use self::names::Views;
+pub use self::{authority::Authority, certificate::CertificateFacts};
 use crate::{
     Capabilities, Config,
     discovery::Discovery,
@@ -132,6 +133,8 @@ struct Own {
     tls: Arc<Tls>,
     chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     facts: CertificateFacts,
+    /// The authorities that are trusted from a file.
+    authorities: Vec<rustls_pki_types::CertificateDer<'static>>,
 }
 
 /// Looks at federation.
@@ -196,6 +199,16 @@ impl Probe {
         self.own.as_ref().ok().map(|own| &own.facts)
     }
 
+    /// The authority of our certificate, if it is in our files: at the end of the chain, or among those that we trust.
+    /// `None` for a public one, and while our certificate is not valid.
+    pub fn authority(&self) -> Option<Authority> {
+        let own = self.own.as_ref().ok()?;
+        let above =
+            own.chain.iter().skip(1).rev().filter(|it| CertificateFacts::read(it).is_some_and(|it| it.self_signed));
+        let candidates: Vec<_> = above.chain(&own.authorities).cloned().collect();
+        authority::of(&own.chain, &candidates, self.clock.now())
+    }
+
     /// The targets of our SRV record, as `host:port`, in no particular order; none when they cannot be found.
     pub async fn targets(&self) -> Vec<String> {
         let found = self.views.srv(&self.config, &self.domain).await;
@@ -211,5 +224,9 @@ async fn read_own(config: &Config, pins: Arc<Pins>, clock: SharedClock) -> Resul
         path: config.certificate_file.clone(),
         text: "the first certificate cannot be read".to_owned(),
     })?;
-    Ok(Own { tls, chain, facts })
+    let authorities = match (&config.ca_file, &files.ca) {
+        (Some(path), Some(text)) => Files::certificates(path, text)?,
+        _ => Vec::new(),
+    };
+    Ok(Own { tls, chain, facts, authorities })
 }
