@@ -3,11 +3,23 @@
 #   docker build --sbom=true --provenance=true --tag registry.example/aldis:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .
 
 ARG RUST=1.95
+ARG NODE=22
+
+# The web client, which is compiled into the program.
+FROM node:${NODE}-bookworm AS web
+WORKDIR /source
+COPY crates/web/app crates/web/app
+COPY scripts/precompress.mjs scripts/precompress.mjs
+WORKDIR /source/crates/web/app
+RUN --mount=type=cache,target=/root/.npm \
+    npm ci && npm run build && node /source/scripts/precompress.mjs dist
+
 FROM rust:${RUST}-bookworm AS build
 # What is compiled in comes from this stage, so BuildKit looks here too for the list of parts (`--sbom=true`).
 ARG BUILDKIT_SBOM_SCAN_STAGE=true
 WORKDIR /source
 COPY . .
+COPY --from=web /source/crates/web/app/dist crates/web/app/dist
 # The folders of cargo stay with the builder between builds; the program has to leave them in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/source/target \

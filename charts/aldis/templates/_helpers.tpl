@@ -54,7 +54,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if eq .Values.mode "single" -}}
 all
 {{- else -}}
-users conversations assets notifications {{- if .Values.federation.enabled }} federator {{- end }}
+users conversations assets notifications {{- if .Values.federation.enabled }} federator {{- end }} {{- if dig "web" "enabled" true .Values.config }} web {{- end }}
 {{- end -}}
 {{- end }}
 
@@ -64,6 +64,7 @@ conversations: [/conversations, /one2one-conversations, /mls, /feature-configs, 
 assets: [/assets]
 notifications: [/notifications, /await, /events, /push, /time]
 users: [/mls/key-packages]
+web: [/app]
 {{- end }}
 
 {{- /* What may stand before a path. */ -}}
@@ -87,6 +88,9 @@ notifications:
   federation: []
 federator:
   internal: [users, conversations, assets, notifications]
+  federation: []
+web:
+  internal: []
   federation: []
 {{- end }}
 
@@ -134,7 +138,7 @@ federator:
 {{ fail "client.gateway: parentRefs, the Gateway that the routes belong to, are needed" }}
 {{- end -}}
 {{- if and (eq .Values.mode "scaled") (not .Values.scaled.internalTls.certManager) -}}
-{{- range $service := splitList " " (include "aldis.components" .) -}}
+{{- range $service := without (splitList " " (include "aldis.components" .)) "web" -}}
 {{- if not (index $.Values.scaled.internalTls.secretNames $service) }}{{ fail (printf "scaled.internalTls.secretNames.%s is needed without cert-manager" $service) }}{{ end -}}
 {{- end -}}
 {{- end -}}

@@ -5,6 +5,7 @@
 {{- $component := .component -}}
 {{- $fullname := include "aldis.fullname" $root -}}
 {{- $single := eq $component "all" -}}
+{{- $internal := not (has $component (list "all" "web")) -}}
 {{- $federates := and $values.federation.enabled (or $single (eq $component "federator")) -}}
 metadata:
   labels:
@@ -60,7 +61,7 @@ spec:
         - {name: client, containerPort: 8080}
         {{- end }}
         - {name: operations, containerPort: 8081}
-        {{- if not $single }}
+        {{- if $internal }}
         - {name: internal, containerPort: 8090}
         {{- end }}
         {{- if and $values.federation.enabled (has $component (list "users" "conversations" "assets")) }}
@@ -89,10 +90,10 @@ spec:
       resources: {{- toYaml .settings.resources | nindent 8 }}
       securityContext: {{- toYaml $values.containerSecurityContext | nindent 8 }}
       volumeMounts:
-        {{- include "aldis.mounts" (dict "root" $root "federates" $federates "internal" (not $single)) | nindent 8 }}
+        {{- include "aldis.mounts" (dict "root" $root "federates" $federates "internal" $internal) | nindent 8 }}
         - {name: data, mountPath: /var/lib/aldis}
   volumes:
-    {{- include "aldis.volumes" (dict "root" $root "federates" $federates "internal" (ternary "" $component $single)) | nindent 4 }}
+    {{- include "aldis.volumes" (dict "root" $root "federates" $federates "internal" (ternary $component "" $internal)) | nindent 4 }}
     {{- if not $single }}
     - {name: data, emptyDir: {}}
     {{- else if $values.single.persistence.existingClaim }}

@@ -56,6 +56,10 @@
 {{- $services := dict "ca_file" "/etc/aldis/internal/ca.crt" -}}
 {{- $callers := include "aldis.callers" . | fromYaml -}}
 {{- range $service := splitList " " (include "aldis.components" .) -}}
+{{- if eq $service "web" -}}
+{{- $_ := set $services "web" (dict "client" "0.0.0.0:8080" "operations" "0.0.0.0:8081") -}}
+{{- continue -}}
+{{- end -}}
 {{- $listeners := dict "internal" "0.0.0.0:8090" "operations" "0.0.0.0:8081" "certificate_file" "/etc/aldis/internal/tls.crt" "key_file" "/etc/aldis/internal/tls.key" -}}
 {{- $address := printf "%s-%s.%s.svc" $fullname $service $.Release.Namespace -}}
 {{- $_ := set $listeners "internal_address" (printf "%s:8090" $address) -}}

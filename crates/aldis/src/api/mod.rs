@@ -14,12 +14,13 @@ use clap::Args;
 use serde_json::json;
 
 /// Which service answers which paths where each is a process of its own: the services' own tables, by the first parts of
-/// paths. `users` answers the rest.
-pub(crate) const PREFIXES: [(&str, &[&str]); 4] = [
+/// paths. `users` answers the rest. `web`, which is no service, may be left out.
+pub(crate) const PREFIXES: [(&str, &[&str]); 5] = [
     ("users", aldis_users::PREFIXES),
     ("conversations", aldis_conversations::PREFIXES),
     ("assets", aldis_assets::PREFIXES),
     ("notifications", aldis_notifications::PREFIXES),
+    ("web", &[aldis_web::PATH]),
 ];
 
 /// The client routes of all services: every process can show them, whichever services run in it.

@@ -48,7 +48,6 @@ fn service_of(path: &str) -> &'static str {
     let matches = PREFIXES
         .iter()
         .flat_map(|(service, prefixes)| prefixes.iter().map(move |prefix| (*service, *prefix)))
-        .chain([(WEB, aldis_web::PATH)])
         .filter(|(_, prefix)| below(prefix));
     matches.max_by_key(|(_, prefix)| prefix.len()).map_or("users", |(service, _)| service)
 }
