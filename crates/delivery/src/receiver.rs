@@ -42,6 +42,8 @@ const OPENING: Duration = Duration::from_secs(15);
 pub const MAX_INCARNATIONS: i64 = 8;
 /// Positions kept in memory per origin.
 const MAX_CACHED_LANES: usize = 100_000;
+/// Refusals that are remembered per origin: more than are on their way at once, in a batch and what is taken along with it.
+const MAX_REFUSALS: i64 = 512;
 
 /// An event of another backend, next in its lane.
 #[derive(Debug, Clone)]
@@ -60,6 +62,17 @@ pub struct Envelope {
     pub body: Bytes,
     /// The trace that the origin states.
     pub trace: Trace,
+    /// Why it will never be applied; noted as its lane moves on.
+    refused: Option<&'static str>,
+}
+
+impl Envelope {
+    /// This envelope, which the service refuses for good: [`Positions::advance`] notes that, so that it is refused alike when it
+    /// comes again because the answer was lost. The verdict has to be [`Verdict::Rejected`].
+    #[must_use]
+    pub fn refused(self, label: &'static str) -> Self {
+        Self { refused: Some(label), ..self }
+    }
 }
 
 /// What a service grants to other backends on their delivery streams.
@@ -96,6 +109,8 @@ pub trait Receive: Send + Sync {
     /// Applies envelopes of one origin, in order; each was checked to be the next of its lane, provided that those
     /// before it are applied. Gives one verdict each, in order.
     ///
+    /// What is `Rejected` is named so to [`Positions::advance`] by [`Envelope::refused`].
+    ///
     /// For every `Applied` and `Rejected` the position is advanced durably: with the effect, in the same job, or after
     /// an effect that is idempotent. After any other verdict, later envelopes of that lane are not applied but
     /// `Deferred`.
@@ -118,6 +133,7 @@ pub trait Receive: Send + Sync {
 #[derive(Clone)]
 pub struct Positions {
     sql: Arc<Statements>,
+    component: Component,
     clock: SharedClock,
     origin: Domain,
     incarnation: [u8; 16],
@@ -126,14 +142,14 @@ pub struct Positions {
 impl Positions {
     /// Moves a lane on, inside the write job of the effect. Fails, and so undoes the job, when the lane does not stand
     /// right before the envelope, or, for one that stands for what was dropped, in the part that it stands for. Such a lane
-    /// is marked, to be compared with the origin's.
+    /// is marked, to be compared with the origin's; and so is one that lost a change of state because it was refused.
     pub fn advance(&self, tx: &Connection, envelope: &Envelope) -> Result<(), StoreError> {
         let mut step = &self.sql.advance;
         if envelope.kind == DROPPED {
             step = &self.sql.jump;
-            let now = self.clock.now().millis();
-            let mark = params![self.origin.as_str(), false, envelope.lane.as_slice(), now, REASON];
-            tx.prepare_cached(&self.sql.mark)?.execute(mark)?;
+            self.mark(tx, envelope, REASON)?;
+        } else if let Some(label) = envelope.refused {
+            self.note_refusal(tx, envelope, label)?;
         }
         let changed = tx.prepare_cached(step)?.execute(params![
             self.origin.as_str(),
@@ -143,6 +159,28 @@ impl Positions {
             envelope.previous.cast_signed()
         ])?;
         if changed == 1 { Ok(()) } else { Err(StoreError::Corrupt("received")) }
+    }
+
+    fn mark(&self, tx: &Connection, envelope: &Envelope, reason: &str) -> Result<(), StoreError> {
+        let now = self.clock.now().millis();
+        let mark = params![self.origin.as_str(), false, envelope.lane.as_slice(), now, reason];
+        tx.prepare_cached(&self.sql.mark)?.execute(mark)?;
+        Ok(())
+    }
+
+    fn note_refusal(&self, tx: &Connection, envelope: &Envelope, label: &str) -> Result<(), StoreError> {
+        if self.component.is_state(envelope.kind) {
+            self.mark(tx, envelope, "refused")?;
+        }
+        tx.prepare_cached(&self.sql.refuse)?.execute(params![
+            self.origin.as_str(),
+            self.incarnation.as_slice(),
+            envelope.lane.as_slice(),
+            envelope.sequence.cast_signed(),
+            label
+        ])?;
+        tx.prepare_cached(&self.sql.forget_refusals)?.execute(params![self.origin.as_str(), MAX_REFUSALS])?;
+        Ok(())
     }
 }
 
@@ -308,6 +346,7 @@ impl Server {
         self.receive.opened(origin);
         let positions = Positions {
             sql: self.sql.clone(),
+            component: self.component,
             clock: self.clock.clone(),
             origin: origin.domain().clone(),
             incarnation,
@@ -345,6 +384,13 @@ impl Server {
         self.db
             .write(move |tx| {
                 let key = (origin.as_str(), incarnation.as_slice());
+                // A store that was heard of after this one, with a higher epoch, was restored from a backup of it, or
+                // from one that it had: the stream was opened before and comes late. What the restored store sends as from
+                // this one has its own epoch.
+                let later: Option<i64> = tx.prepare_cached(&sql.later_epoch)?.query_row(key, |row| row.get(0))?;
+                if let Some(later) = later.filter(|later| *later > epoch) {
+                    return Ok(Some(later.cast_unsigned()));
+                }
                 let raised = tx.prepare_cached(&sql.raise_epoch)?.execute(params![key.0, key.1, epoch])?;
                 if raised == 1 {
                     tx.prepare_cached(&sql.forget_epochs)?.execute(params![key.0, MAX_INCARNATIONS])?;
@@ -372,6 +418,7 @@ impl Server {
             return Ok(None);
         }
         self.load(positions, &mut lanes, &envelopes).await.map_err(store_failed)?;
+        let refusals = self.refusals(positions, &lanes, &envelopes).await.map_err(store_failed)?;
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(envelopes.len());
         let mut next = Vec::with_capacity(envelopes.len());
         // Where each lane will stand if everything before is applied.
@@ -380,7 +427,12 @@ impl Server {
             let last = lanes.last.get(&envelope.lane).copied().unwrap_or(0);
             let standing = expected.entry(envelope.lane).or_insert(last);
             if envelope.sequence <= last {
-                outcomes.push(Some(outcome(&envelope, outcome::Result::Applied(Applied {}))));
+                let refused = refusals.get(&(envelope.lane, envelope.sequence));
+                let result = match refused {
+                    Some(label) => outcome::Result::Rejected(Rejected { label: label.clone() }),
+                    None => outcome::Result::Applied(Applied {}),
+                };
+                outcomes.push(Some(outcome(&envelope, result)));
             } else if follows(&envelope, *standing) {
                 *standing = envelope.sequence;
                 outcomes.push(None);
@@ -499,7 +551,42 @@ impl Server {
             kind: envelope.kind,
             body: envelope.body,
             trace: Trace::new(envelope.traceparent, self.receiving.continue_traces),
+            refused: None,
         })
+    }
+
+    /// Of those that came before, which were refused, and why.
+    async fn refusals(
+        &self,
+        positions: &Positions,
+        lanes: &Lanes,
+        batch: &[Envelope],
+    ) -> Result<HashMap<([u8; 16], u64), String>, StoreError> {
+        let came_before =
+            |envelope: &&Envelope| lanes.last.get(&envelope.lane).is_some_and(|last| envelope.sequence <= *last);
+        let repeated: Vec<_> =
+            batch.iter().filter(came_before).map(|envelope| (envelope.lane, envelope.sequence)).collect();
+        if repeated.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let positions = positions.clone();
+        let found = self.db.read(move |tx| {
+            let mut query = tx.prepare_cached(&positions.sql.refusal)?;
+            let mut found = HashMap::new();
+            for (lane, sequence) in repeated {
+                let place = params![
+                    positions.origin.as_str(),
+                    positions.incarnation.as_slice(),
+                    lane.as_slice(),
+                    sequence.cast_signed()
+                ];
+                if let Some(label) = query.query_row(place, |row| row.get(0)).optional()? {
+                    found.insert((lane, sequence), label);
+                }
+            }
+            Ok(found)
+        });
+        found.await
     }
 
     /// Reads the positions of the lanes that are not in memory.

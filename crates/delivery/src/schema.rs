@@ -125,6 +125,33 @@ macro_rules! schema_bounds {
     };
 }
 
+/// A later migration step of the same tables: what was refused of other backends is answered alike when it comes again.
+///
+/// | table | partition | holds |
+/// |---|---|---|
+/// | `…_received_refusals` | origin | the last envelopes that were refused for good, and why |
+#[macro_export]
+macro_rules! schema_refusals {
+    ($component:literal) => {
+        concat!(
+            "CREATE TABLE ",
+            $component,
+            "_received_refusals (number INTEGER PRIMARY KEY AUTOINCREMENT, origin TEXT NOT NULL, incarnation BLOB NOT NULL, \
+             lane BLOB NOT NULL, sequence INTEGER NOT NULL, label TEXT NOT NULL);",
+            "CREATE UNIQUE INDEX ",
+            $component,
+            "_received_refusals_by_place ON ",
+            $component,
+            "_received_refusals (origin, incarnation, lane, sequence);",
+            "CREATE INDEX ",
+            $component,
+            "_received_refusals_by_origin ON ",
+            $component,
+            "_received_refusals (origin, number);"
+        )
+    };
+}
+
 /// Statements with the component's table names filled in.
 #[derive(Debug)]
 pub(crate) struct Statements {
@@ -162,6 +189,10 @@ pub(crate) struct Statements {
     pub(crate) raise_epoch: String,
     pub(crate) forget_epochs: String,
     pub(crate) epoch: String,
+    pub(crate) later_epoch: String,
+    pub(crate) refuse: String,
+    pub(crate) forget_refusals: String,
+    pub(crate) refusal: String,
     pub(crate) open_store: String,
 }
 
@@ -260,6 +291,23 @@ impl Statements {
                  (SELECT number FROM {c}_received_epochs WHERE origin = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)"
             ),
             epoch: format!("SELECT epoch FROM {c}_received_epochs WHERE origin = ?1 AND incarnation = ?2"),
+            later_epoch: format!(
+                "SELECT max(later.epoch) FROM {c}_received_epochs AS later JOIN {c}_received_epochs AS own \
+                 ON later.origin = own.origin AND later.number > own.number \
+                 WHERE own.origin = ?1 AND own.incarnation = ?2"
+            ),
+            refuse: format!(
+                "INSERT INTO {c}_received_refusals (origin, incarnation, lane, sequence, label) VALUES (?1, ?2, ?3, ?4, ?5) \
+                 ON CONFLICT (origin, incarnation, lane, sequence) DO NOTHING"
+            ),
+            forget_refusals: format!(
+                "DELETE FROM {c}_received_refusals WHERE origin = ?1 AND number <= \
+                 (SELECT number FROM {c}_received_refusals WHERE origin = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)"
+            ),
+            refusal: format!(
+                "SELECT label FROM {c}_received_refusals \
+                 WHERE origin = ?1 AND incarnation = ?2 AND lane = ?3 AND sequence = ?4"
+            ),
             open_store: format!(
                 "INSERT INTO {c}_outbox_store (one, incarnation, epoch) VALUES (1, ?1, 1) \
                  ON CONFLICT (one) DO UPDATE SET epoch = epoch + 1 RETURNING incarnation, epoch"

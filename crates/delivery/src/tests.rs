@@ -37,6 +37,7 @@ use tower::{ServiceExt, service_fn};
 mod backlog;
 mod bounds;
 mod operator;
+mod refusals;
 mod renewal;
 
 use crate::{
@@ -50,6 +51,7 @@ const STEPS: &[Migration] = &[
     Migration { name: "ages", sql: crate::schema_ages!("conversations") },
     Migration { name: "stores heard of last", sql: crate::schema_incarnations!("conversations") },
     Migration { name: "bounds", sql: crate::schema_bounds!("conversations") },
+    Migration { name: "refusals", sql: crate::schema_refusals!("conversations") },
     Migration {
         name: "seen",
         sql: "CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, lane BLOB, body BLOB)",
@@ -97,6 +99,10 @@ impl Receive for Notes {
                 continue;
             }
             let positions = positions.clone();
+            let envelope = match verdict {
+                Verdict::Rejected(label) => envelope.refused(label),
+                _ => envelope,
+            };
             let stored = self.db.write(move |tx| {
                 if verdict == Verdict::Applied {
                     tx.execute(

@@ -261,6 +261,9 @@ enum Unreadable {
     Unknown,
 }
 
+/// Why an event that makes no sense is refused.
+const BAD_REQUEST: &str = "bad-request";
+
 /// Kinds of event that are understood.
 pub(crate) const KINDS: &[u32] = &[CONNECTION_RESCINDED, USER_DELETED, PROFILE_CHANGED];
 
@@ -304,8 +307,8 @@ impl Federation {
         let outcome = match read(origin, &envelope) {
             Err(Unreadable::Unknown) => return Verdict::Unsupported,
             Err(Unreadable::Malformed) => {
-                let skipped = connections.store().skip(positions, envelope).await;
-                skipped.map(|()| Verdict::Rejected("bad-request")).map_err(ConnectionError::from)
+                let skipped = connections.store().skip(positions, envelope.refused(BAD_REQUEST)).await;
+                skipped.map(|()| Verdict::Rejected(BAD_REQUEST)).map_err(ConnectionError::from)
             }
             Ok((from, Event::Rescinded { to, time })) => {
                 connections.taken_back(from, to, time, positions, envelope).await.map(|()| Verdict::Applied)

@@ -42,6 +42,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     },
     Migration { name: "bounds of the outbox", sql: aldis_delivery::schema_bounds!("users") },
     Migration { name: "what other backends were told of connections", sql: TOLD },
+    Migration { name: "refusals of what other backends told", sql: aldis_delivery::schema_refusals!("users") },
 ];
 
 // `wanted`: whether the user told the other one's backend that he wants the connection, and has not taken it back; 2: not known,

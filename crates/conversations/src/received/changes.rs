@@ -7,7 +7,7 @@ use aldis_proto::federation::v1::members_departed::Reason;
 use aldis_types::{Domain, Member, Qualified, RoleName, UserId};
 
 use super::{
-    MALFORMED, Received,
+    MALFORMED, Received, judged,
     store::{MemberChange, RemoteConversation, StoredRecipients},
 };
 use crate::{
@@ -73,7 +73,7 @@ impl Received {
         if !meaning.refused.is_empty() {
             outgoing.push(self.app.departed(&head.conversation, &meaning.refused, Reason::NotAccepted));
         }
-        let position = (positions.clone(), envelope);
+        let position = (positions.clone(), judged(envelope, verdict));
         let id = head.conversation.clone();
         match self.app.memberships.apply_event(id, meaning.rows, position, outgoing).await {
             Ok(delivery) => {

@@ -72,6 +72,14 @@ struct Ready {
     verdict: Verdict,
 }
 
+/// Has a refusal noted as the lane moves on.
+fn judged(envelope: Envelope, verdict: Verdict) -> Envelope {
+    match verdict {
+        Verdict::Rejected(label) => envelope.refused(label),
+        _ => envelope,
+    }
+}
+
 impl Received {
     pub(crate) fn new(app: App, arrivals: Arrivals) -> Self {
         Self { app, shared: Arc::default(), arrivals }
@@ -188,7 +196,7 @@ impl Received {
         if verdicts.is_empty() {
             return verdicts;
         }
-        let envelopes = ready.into_iter().map(|item| item.envelope).collect();
+        let envelopes = ready.into_iter().map(|item| judged(item.envelope, item.verdict)).collect();
         match self.app.memberships.advance(positions.clone(), envelopes).await {
             Ok(()) => metrics::counter!("aldis_events_received_total").increment(verdicts.len() as u64),
             Err(error) => {

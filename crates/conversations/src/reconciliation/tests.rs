@@ -143,6 +143,33 @@ async fn nothing_is_repaired_while_an_event_is_on_its_way() {
 }
 
 #[tokio::test]
+async fn an_answer_does_not_overtake_what_waits_in_the_lane() {
+    let world = World::default();
+    let (alpha, beta) = (world.start("alpha.test").await, world.start("beta.test").await);
+    let (ann, bob) = (user(1, "alpha.test"), user(2, "beta.test"));
+    world.connect(&[&ann, &bob]);
+    let body = json!({ "name": "Lunch", "qualified_users": [bob], "conversation_role": "wire_admin" });
+    let (status, created) = alpha.post(&ann, "/conversations", body).await;
+    assert_eq!(status, StatusCode::CREATED, "{created}");
+    let path = format!("/conversations/alpha.test/{}/name", created["qualified_id"]["id"].as_str().unwrap());
+    beta.wait_for(&bob, CREATE, 1).await;
+    world.hold("alpha.test", "beta.test", true);
+    // The first change waits for Bob's backend, and the answer to his own comes at once.
+    assert_eq!(alpha.put(&ann, &path, json!({ "name": "One" })).await.0, StatusCode::OK);
+    let (status, answer) = beta.put(&bob, &path, json!({ "name": "Two" })).await;
+    assert_eq!((status, &answer["data"]["name"]), (StatusCode::OK, &json!("Two")));
+    assert_eq!(beta.kinds(&bob), [CREATE], "the second is not applied before the first");
+    world.hold("alpha.test", "beta.test", false);
+    let renames = beta.wait_for(&bob, "conversation.rename", 2).await;
+    let names: Vec<_> = renames.iter().map(|renamed| renamed.event["data"]["name"].clone()).collect();
+    assert_eq!(names, ["One", "Two"]);
+    assert!(renames[0].event["time"].as_str() < renames[1].event["time"].as_str());
+    assert_eq!(renames[1].event["time"], answer["time"]);
+    assert_eq!(said(&beta.reconcile("alpha.test").await), [0, 0, 0]);
+    assert_eq!(beta.wait_for(&bob, "conversation.rename", 2).await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_backend_that_lost_what_it_had_acknowledged_is_repaired_without_waiting() {
     let world = World::default();
     let (_alpha, beta, [_, bob], [anns, _]) = two_groups(&world).await;

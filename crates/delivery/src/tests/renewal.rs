@@ -79,3 +79,33 @@ async fn what_waited_for_a_backend_that_was_away_all_the_time_arrives_after_a_re
     eventually("the outbox is empty", async || second.count("conversations_outbox").await == 0).await;
     assert_eq!(second.seen(1).await, ["a", "b", "c", "d"]);
 }
+
+async fn opens(channel: &Channel, incarnation: u8, epoch: u64) -> Result<(), u64> {
+    let component = "conversations".to_owned();
+    let open = Open { incarnation: vec![incarnation; 16].into(), component, shard: 0, epoch };
+    let mut answers = send_by_hand(channel.clone(), vec![deliver_request::Content::Open(open)]).await.unwrap();
+    match answers.message().await.unwrap().unwrap().content.unwrap() {
+        deliver_response::Content::Opened(_) => Ok(()),
+        deliver_response::Content::Fenced(fenced) => Err(fenced.epoch),
+        other @ deliver_response::Content::Outcomes(_) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_opened_before_a_restore_and_comes_after_it_is_refused() {
+    let beta = store().await;
+    let (_cut, cuts) = watch::channel(0);
+    let channel = transport(server(&beta), cuts, Arc::default());
+    assert_eq!(opens(&channel, 1, 5).await, Ok(()));
+    // Restored: another store, with a higher epoch.
+    assert_eq!(opens(&channel, 2, 100).await, Ok(()));
+    assert_eq!(opens(&channel, 1, 5).await, Err(100));
+    assert_eq!(opens(&channel, 1, 99).await, Err(100));
+    assert_eq!(opens(&channel, 2, 100).await, Ok(()), "it goes on");
+    // What waited in the backup is sent as from the store before, by the restored one.
+    assert_eq!(opens(&channel, 1, 100).await, Ok(()));
+    assert_eq!(opens(&channel, 2, 100).await, Ok(()));
+    // Whose clock was wrong at the restore is heard all the same.
+    assert_eq!(opens(&channel, 3, 7).await, Ok(()));
+    assert_eq!(opens(&channel, 3, 8).await, Ok(()));
+}

@@ -67,6 +67,12 @@ impl State {
 }
 
 impl Received {
+    /// Whether a stream was opened before the sender's store was restored, and comes after it.
+    fn is_late(&self, incarnation: Incarnation, epoch: u8) -> bool {
+        let mut later = self.heard.iter().skip_while(|heard| **heard != incarnation).skip(1);
+        later.any(|later| self.epochs.get(later).is_some_and(|later| epoch < *later))
+    }
+
     fn last(&self, incarnation: Incarnation, lane: Lane) -> Sequence {
         self.last.get(&(incarnation, lane)).copied().unwrap_or(0)
     }
@@ -77,8 +83,9 @@ impl Delivery {
     pub(crate) fn be_opened(&self, state: &mut State, at: At) {
         let Some(&mut Pipe { incarnation, epoch, end, .. }) = state.pipe(at) else { return };
         if end == End::New {
+            let is_late = state.receiver.is_late(incarnation, epoch);
             let highest = state.receiver.epochs.entry(incarnation).or_default();
-            if epoch < *highest && !self.breaks(Rule::LowerEpochIsFenced) {
+            if is_late || epoch < *highest && !self.breaks(Rule::LowerEpochIsFenced) {
                 if let Some(pipe) = state.pipe(at) {
                     pipe.requests.clear();
                     pipe.end = End::Superseded;
@@ -88,6 +95,8 @@ impl Delivery {
                 return;
             }
             *highest = epoch.max(*highest);
+            state.receiver.heard.retain(|heard| *heard != incarnation);
+            state.receiver.heard.push(incarnation);
             if self.breaks(Rule::EpochAndPlaceTogether) {
                 if let Some(pipe) = state.pipe(at) {
                     pipe.end = End::Checked;
@@ -97,6 +106,9 @@ impl Delivery {
         }
         let opened = state.past.opened.entry(incarnation).or_default();
         *opened = epoch.max(*opened);
+        if !state.past.met.contains(&incarnation) {
+            state.past.met.push(incarnation);
+        }
         for pipe in state.pipes_mut().filter(|pipe| pipe.end == End::Newest) {
             pipe.end = End::Superseded;
         }
@@ -238,8 +250,10 @@ impl Delivery {
             return;
         }
         state.receiver.effects.push(event);
-        let opened = state.past.opened.get(&incarnation);
-        state.past.overtaken |= opened.is_some_and(|opened| epoch < *opened);
+        // Of this store, and of those that were met after it.
+        let mut met = state.past.met.iter().skip_while(|met| **met != incarnation);
+        let opened = &state.past.opened;
+        state.past.overtaken |= met.any(|met| opened.get(met).is_some_and(|opened| epoch < *opened));
     }
 
     /// `Server::serve`: outcomes go out after the commit.

@@ -170,6 +170,8 @@ pub(crate) struct Work {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Received {
     pub(crate) epochs: BTreeMap<Incarnation, Epoch>,
+    /// Stores of the sender, in the order in which they were heard of last.
+    pub(crate) heard: Vec<Incarnation>,
     pub(crate) last: BTreeMap<(Incarnation, Lane), Sequence>,
     /// What was applied, in order of commit.
     pub(crate) effects: Vec<Event>,
@@ -204,6 +206,8 @@ pub(crate) struct Past {
     pub(crate) epochs: Epoch,
     /// The highest epoch to which the receiver said "opened".
     pub(crate) opened: BTreeMap<Incarnation, Epoch>,
+    /// Stores of the sender, in the order in which the receiver first said so.
+    pub(crate) met: Vec<Incarnation>,
     /// Whether something was applied from a relay after the stream of a later one was opened.
     pub(crate) overtaken: bool,
 }

@@ -50,6 +50,7 @@ CREATE TABLE conversations_keys (name TEXT PRIMARY KEY, secret BLOB NOT NULL) WI
     Migration { name: "ages in the outbox", sql: aldis_delivery::schema_ages!("conversations") },
     Migration { name: "stores heard of last", sql: aldis_delivery::schema_incarnations!("conversations") },
     Migration { name: "bounds of the outbox", sql: aldis_delivery::schema_bounds!("conversations") },
+    Migration { name: "refusals of what other backends told", sql: aldis_delivery::schema_refusals!("conversations") },
 ];
 
 const fn protocol_number(protocol: Protocol) -> i64 {
