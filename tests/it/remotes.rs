@@ -46,6 +46,12 @@ async fn ending_takes_their_users_out_and_tells_each_of_ours_once() -> Result<()
     .await?;
     federation.stop(BETA).await?;
     ann.send(&ours, "waits in vain").await?;
+    // What is counted below is what comes afterwards.
+    eventually("the message at the third backend", async || {
+        ensure!(cleo.inbox(None).await?.iter().any(|message| message.text == "waits in vain"));
+        Ok(())
+    })
+    .await?;
     let (heard, cleo_heard) = (ann.last_notification().await?, cleo.last_notification().await?);
 
     federation.end(ALPHA, BETA).await?;
@@ -65,7 +71,8 @@ async fn ending_takes_their_users_out_and_tells_each_of_ours_once() -> Result<()
     })
     .await?;
     eventually("the third backend to hear of it", async || {
-        ensure!(kinds_after(&cleo, &cleo_heard).await? == ["conversation.member-leave"]);
+        let kinds = kinds_after(&cleo, &cleo_heard).await?;
+        ensure!(kinds == ["conversation.member-leave"], "{kinds:?}");
         ensure!(!cleo.members(&ours).await?.contains(&bob.id));
         Ok(())
     })
