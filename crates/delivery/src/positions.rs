@@ -67,16 +67,16 @@ mod tests {
         db.write(move |tx| {
             for origin in ["beta.test", "gamma.test"] {
                 for store in 1..=10_u8 {
-                    tx.execute(&sql.raise_epoch, params![origin, [store; 16].as_slice(), 1])?;
-                    tx.execute(&sql.forget_epochs, params![origin, 8])?;
+                    tx.execute(&sql.received.raise_epoch, params![origin, [store; 16].as_slice(), 1])?;
+                    tx.execute(&sql.received.forget_epochs, params![origin, 8])?;
                     for lane in 0..200_u8 {
                         let (store, lane) = ([store; 16], [lane; 16]);
-                        tx.execute(&sql.advance, params![origin, store.as_slice(), lane.as_slice(), 1, 0])?;
+                        tx.execute(&sql.received.advance, params![origin, store.as_slice(), lane.as_slice(), 1, 0])?;
                     }
                 }
             }
             // A store that is heard of again is among the newest again.
-            tx.execute(&sql.raise_epoch, params!["beta.test", [3_u8; 16].as_slice(), 2])?;
+            tx.execute(&sql.received.raise_epoch, params!["beta.test", [3_u8; 16].as_slice(), 2])?;
             Ok(())
         })
         .await

@@ -144,9 +144,9 @@ impl Positions {
     /// right before the envelope, or, for one that stands for what was dropped, in the part that it stands for. Such a lane
     /// is marked, to be compared with the origin's; and so is one that lost a change of state because it was refused.
     pub fn advance(&self, tx: &Connection, envelope: &Envelope) -> Result<(), StoreError> {
-        let mut step = &self.sql.advance;
+        let mut step = &self.sql.received.advance;
         if envelope.kind == DROPPED {
-            step = &self.sql.jump;
+            step = &self.sql.received.jump;
             self.mark(tx, envelope, REASON)?;
         } else if let Some(label) = envelope.refused {
             self.note_refusal(tx, envelope, label)?;
@@ -172,14 +172,14 @@ impl Positions {
         if self.component.is_state(envelope.kind) {
             self.mark(tx, envelope, "refused")?;
         }
-        tx.prepare_cached(&self.sql.refuse)?.execute(params![
+        tx.prepare_cached(&self.sql.received.refuse)?.execute(params![
             self.origin.as_str(),
             self.incarnation.as_slice(),
             envelope.lane.as_slice(),
             envelope.sequence.cast_signed(),
             label
         ])?;
-        tx.prepare_cached(&self.sql.forget_refusals)?.execute(params![self.origin.as_str(), MAX_REFUSALS])?;
+        tx.prepare_cached(&self.sql.received.forget_refusals)?.execute(params![self.origin.as_str(), MAX_REFUSALS])?;
         Ok(())
     }
 }
@@ -359,7 +359,7 @@ impl Server {
         let (sql, origin) = (self.sql.clone(), origin.domain().clone());
         let is_new = self.db.read(move |tx| {
             let params = params![origin.as_str(), incarnation.as_slice()];
-            Ok(tx.prepare_cached(&sql.is_new_store)?.query_row(params, |row| row.get(0))?)
+            Ok(tx.prepare_cached(&sql.received.is_new_store)?.query_row(params, |row| row.get(0))?)
         });
         is_new.await
     }
@@ -387,16 +387,18 @@ impl Server {
                 // A store that was heard of after this one, with a higher epoch, was restored from a backup of it, or
                 // from one that it had: the stream was opened before and comes late. What the restored store sends as from
                 // this one has its own epoch.
-                let later: Option<i64> = tx.prepare_cached(&sql.later_epoch)?.query_row(key, |row| row.get(0))?;
+                let later: Option<i64> =
+                    tx.prepare_cached(&sql.received.later_epoch)?.query_row(key, |row| row.get(0))?;
                 if let Some(later) = later.filter(|later| *later > epoch) {
                     return Ok(Some(later.cast_unsigned()));
                 }
-                let raised = tx.prepare_cached(&sql.raise_epoch)?.execute(params![key.0, key.1, epoch])?;
+                let raised = tx.prepare_cached(&sql.received.raise_epoch)?.execute(params![key.0, key.1, epoch])?;
                 if raised == 1 {
-                    tx.prepare_cached(&sql.forget_epochs)?.execute(params![key.0, MAX_INCARNATIONS])?;
+                    tx.prepare_cached(&sql.received.forget_epochs)?.execute(params![key.0, MAX_INCARNATIONS])?;
                     return Ok(None);
                 }
-                let seen: i64 = tx.prepare_cached(&sql.epoch)?.query_row(params![key.0, key.1], |row| row.get(0))?;
+                let seen: i64 =
+                    tx.prepare_cached(&sql.received.epoch)?.query_row(params![key.0, key.1], |row| row.get(0))?;
                 Ok(Some(seen.cast_unsigned()))
             })
             .await
@@ -571,7 +573,7 @@ impl Server {
         }
         let positions = positions.clone();
         let found = self.db.read(move |tx| {
-            let mut query = tx.prepare_cached(&positions.sql.refusal)?;
+            let mut query = tx.prepare_cached(&positions.sql.received.refusal)?;
             let mut found = HashMap::new();
             for (lane, sequence) in repeated {
                 let place = params![
@@ -603,7 +605,7 @@ impl Server {
         }
         let (sql, origin, incarnation) = (self.sql.clone(), positions.origin.clone(), positions.incarnation);
         let found = self.db.read(move |tx| {
-            let mut query = tx.prepare_cached(&sql.position)?;
+            let mut query = tx.prepare_cached(&sql.received.position)?;
             let mut found = Vec::with_capacity(unknown.len());
             for lane in unknown {
                 let last: Option<i64> = query

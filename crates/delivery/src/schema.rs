@@ -174,17 +174,24 @@ pub(crate) struct Statements {
     pub(crate) ids: String,
     pub(crate) dead_peer: String,
     pub(crate) drop_lanes: String,
-    pub(crate) advance: String,
-    pub(crate) position: String,
     pub(crate) next_after: String,
     pub(crate) earlier: String,
     pub(crate) forget_earlier: String,
     pub(crate) retire_earlier: String,
-    pub(crate) jump: String,
     pub(crate) mark: String,
     pub(crate) pause: String,
     pub(crate) paused: String,
     pub(crate) dropped: String,
+    pub(crate) open_store: String,
+    pub(crate) received: ReceivedStatements,
+}
+
+/// Those of the receiving side.
+#[derive(Debug)]
+pub(crate) struct ReceivedStatements {
+    pub(crate) advance: String,
+    pub(crate) position: String,
+    pub(crate) jump: String,
     pub(crate) is_new_store: String,
     pub(crate) raise_epoch: String,
     pub(crate) forget_epochs: String,
@@ -193,7 +200,6 @@ pub(crate) struct Statements {
     pub(crate) refuse: String,
     pub(crate) forget_refusals: String,
     pub(crate) refusal: String,
-    pub(crate) open_store: String,
 }
 
 impl Statements {
@@ -239,10 +245,6 @@ impl Statements {
                 "DELETE FROM {c}_outbox_lanes WHERE peer = ?1 AND lane IN \
                  (SELECT lane FROM {c}_outbox_lanes WHERE peer = ?1 LIMIT ?2)"
             ),
-            advance: format!(
-                "INSERT INTO {c}_received (origin, incarnation, lane, last) VALUES (?1, ?2, ?3, ?4) \
-                 ON CONFLICT (origin, incarnation, lane) DO UPDATE SET last = excluded.last WHERE last = ?5"
-            ),
             next_after: format!(
                 "SELECT sequence, kind, CASE kind WHEN 2 THEN body ELSE x'' END FROM {c}_outbox \
                  WHERE peer = ?1 AND lane = ?2 AND sequence > ?3 ORDER BY id LIMIT 1"
@@ -255,11 +257,6 @@ impl Statements {
             forget_earlier: format!("DELETE FROM {c}_outbox_earlier WHERE key = ?1"),
             retire_earlier: format!(
                 "DELETE FROM {c}_outbox_earlier WHERE key = ?1 OR (key > ?1 || '#' AND key < ?1 || '$') RETURNING key"
-            ),
-            jump: format!(
-                "INSERT INTO {c}_received (origin, incarnation, lane, last) VALUES (?1, ?2, ?3, ?4) \
-                 ON CONFLICT (origin, incarnation, lane) DO UPDATE SET last = excluded.last \
-                 WHERE last >= ?5 AND last < excluded.last"
             ),
             mark: format!(
                 "INSERT INTO {c}_reconcile (peer, ours, lane, since, reason) VALUES (?1, ?2, ?3, ?4, ?5) \
@@ -275,11 +272,32 @@ impl Statements {
                  ON CONFLICT (domain) DO UPDATE SET dropped = dropped + excluded.dropped, \
                  last_dropped = excluded.last_dropped"
             ),
+            open_store: format!(
+                "INSERT INTO {c}_outbox_store (one, incarnation, epoch) VALUES (1, ?1, 1) \
+                 ON CONFLICT (one) DO UPDATE SET epoch = epoch + 1 RETURNING incarnation, epoch"
+            ),
+            received: ReceivedStatements::new(c),
+        }
+    }
+}
+
+impl ReceivedStatements {
+    fn new(c: &str) -> Self {
+        Self {
+            advance: format!(
+                "INSERT INTO {c}_received (origin, incarnation, lane, last) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (origin, incarnation, lane) DO UPDATE SET last = excluded.last WHERE last = ?5"
+            ),
+            position: Statements::position_of(c),
+            jump: format!(
+                "INSERT INTO {c}_received (origin, incarnation, lane, last) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (origin, incarnation, lane) DO UPDATE SET last = excluded.last \
+                 WHERE last >= ?5 AND last < excluded.last"
+            ),
             is_new_store: format!(
                 "SELECT EXISTS (SELECT 1 FROM {c}_received_epochs WHERE origin = ?1) AND NOT EXISTS \
                  (SELECT 1 FROM {c}_received_epochs WHERE origin = ?1 AND incarnation = ?2)"
             ),
-            position: Self::position_of(c),
             raise_epoch: format!(
                 "INSERT INTO {c}_received_epochs (origin, incarnation, epoch, number) \
                  SELECT ?1, ?2, ?3, coalesce(max(number), 0) + 1 FROM {c}_received_epochs WHERE origin = ?1 \
@@ -307,10 +325,6 @@ impl Statements {
             refusal: format!(
                 "SELECT label FROM {c}_received_refusals \
                  WHERE origin = ?1 AND incarnation = ?2 AND lane = ?3 AND sequence = ?4"
-            ),
-            open_store: format!(
-                "INSERT INTO {c}_outbox_store (one, incarnation, epoch) VALUES (1, ?1, 1) \
-                 ON CONFLICT (one) DO UPDATE SET epoch = epoch + 1 RETURNING incarnation, epoch"
             ),
         }
     }
