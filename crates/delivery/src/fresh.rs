@@ -77,6 +77,12 @@ impl Tail {
         self.wake.notify_one();
     }
 
+    /// Rows may be in the table that nobody hands over.
+    pub(crate) fn look(&self) {
+        self.fresh().missed = true;
+        self.wake.notify_one();
+    }
+
     fn follow(&self, key: Cow<'static, str>) {
         *self.fresh() = Fresh { followed: Some(key), ..Fresh::default() };
     }
@@ -84,6 +90,11 @@ impl Tail {
     /// Forgets what waits here and takes nothing more, until a relay begins anew.
     pub(crate) fn leave(&self) {
         *self.fresh() = Fresh::default();
+    }
+
+    /// Whether a relay takes what comes.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.fresh().followed.is_some()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
@@ -114,18 +115,43 @@ pub struct Outgoing {
     pub body: Bytes,
 }
 
-/// Rows that a job has appended; to be handed to [`Outbox::committed`] once the job has succeeded.
-#[derive(Debug, Default)]
+/// Rows that a job has appended; to be handed to [`Outbox::committed`] once the job has succeeded. When it is dropped
+/// instead, because the job failed or its author went away meanwhile, relays look for themselves.
+#[derive(Default)]
 #[must_use]
 pub struct Appended {
     links: Vec<(Peer, Link)>,
+    outbox: Option<Outbox>,
+}
+
+impl fmt::Debug for Appended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Appended").field("rows", &self.links.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Appended {
+    fn drop(&mut self) {
+        let Some(outbox) = self.outbox.take() else { return };
+        let peers: BTreeSet<Peer> = self.links.drain(..).map(|(peer, _)| peer).collect();
+        for peer in peers {
+            match peer {
+                Peer::Backend(domain) => outbox.tail(&domain).look(),
+                Peer::Service(service) => {
+                    if let Some(queue) = outbox.local_queue(service) {
+                        queue.tail.look();
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// The outbox of one component. Cheap to clone.
 #[derive(Clone)]
 pub struct Outbox {
     pub(crate) shared: Arc<Shared>,
-    trace: Option<Arc<str>>,
+    pub(crate) trace: Option<Arc<str>>,
 }
 
 pub(crate) struct Shared {
@@ -147,7 +173,7 @@ pub(crate) struct Shared {
     pub(crate) conditions: Conditions,
     services: HashMap<LocalService, LocalQueue>,
     backends: Mutex<HashMap<Domain, Arc<Tail>>>,
-    /// Delivered rows that are to be removed.
+    /// Delivered rows that are to be removed; each until that is committed.
     delivered: Mutex<Vec<i64>>,
     new_backends: mpsc::UnboundedSender<Domain>,
     arrivals: Mutex<Option<mpsc::UnboundedReceiver<Domain>>>,
@@ -268,7 +294,7 @@ impl Outbox {
     pub fn append(&self, tx: &Connection, outgoing: &[Outgoing]) -> Result<Appended, StoreError> {
         let shared = &self.shared;
         let now = shared.clock.now().millis();
-        let mut appended = Appended::default();
+        let mut appended = Appended { links: Vec::with_capacity(outgoing.len()), outbox: Some(self.clone()) };
         let mut last: HashMap<Cow<'static, str>, i64> = HashMap::new();
         let mut newest = tx.prepare_cached(&shared.sql.newest)?;
         let mut insert = tx.prepare_cached(&shared.sql.insert)?;
@@ -304,9 +330,9 @@ impl Outbox {
     }
 
     /// Hands the rows to the relays after the commit.
-    pub fn committed(&self, appended: Appended) -> Delivery {
+    pub fn committed(&self, mut appended: Appended) -> Delivery {
         let mut last: BTreeMap<LocalService, i64> = BTreeMap::new();
-        for (peer, link) in appended.links {
+        for (peer, link) in std::mem::take(&mut appended.links) {
             match peer {
                 Peer::Backend(domain) => self.tail(&domain).offer(link),
                 Peer::Service(service) => {
@@ -339,6 +365,7 @@ impl Outbox {
         let backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tail) = backends.get(domain) {
             tail.leave();
+            tail.wake.notify_one();
         }
     }
 

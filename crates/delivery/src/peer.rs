@@ -60,7 +60,7 @@ enum Ended {
     Denied,
     #[error("the administrator holds the relay")]
     Paused,
-    #[error("what waited before a restore is delivered")]
+    #[error("nothing more goes out under this key")]
     Spent,
     #[error("a newer relay has taken over (epoch {0})")]
     Fenced(u64),
@@ -211,7 +211,6 @@ impl<'a> Stream<'a> {
 
     async fn run_inner(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
         let (sender, mut answers) = self.open().await?;
-        backoff.reset();
         self.outbox.shared.conditions.set(self.domain, Activity::Delivering);
         self.max_message_bytes = self.relays.peers.max_message_bytes(self.domain).await;
         let mut changes = self.relays.policy.changes();
@@ -221,7 +220,9 @@ impl<'a> Stream<'a> {
                 return Err(Ended::Paused);
             }
             self.fill(&sender).await?;
-            if self.in_flight.is_empty() && self.outbox.is_spent(self.reader.key()).await? {
+            // Lanes may begin anew, under another key, while the stream goes on.
+            let is_left = !self.tail.is_followed();
+            if is_left || self.in_flight.is_empty() && self.outbox.is_spent(self.reader.key()).await? {
                 return Err(Ended::Spent);
             }
             let deadline = self.next_deadline();
@@ -229,6 +230,8 @@ impl<'a> Stream<'a> {
                 answer = answers.message() => {
                     let answer = answer.map_err(|status| PeerError::from_status(self.domain, &status))?;
                     self.answered(answer.ok_or(Ended::Closed)?).await?;
+                    // A peer that is there and fails at every batch is not asked more and more often.
+                    backoff.reset();
                 }
                 () = self.tail.wake.notified() => {}
                 _ = changes.changed() => {

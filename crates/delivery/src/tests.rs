@@ -27,7 +27,7 @@ use aldis_storage::{Db, DbOptions, Migration, StoreError};
 use aldis_types::{Domain, PolicySnapshot, Strategy};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt as _, StreamExt};
 use http_body_util::{BodyStream, StreamBody};
 use prost::Message;
 use tokio::sync::watch;
@@ -366,6 +366,19 @@ async fn what_a_failed_job_appended_is_not_sent() {
     assert_eq!(pair.seen(1).await, ["kept"]);
 }
 
+#[tokio::test]
+async fn what_was_appended_is_sent_even_if_its_author_goes_away() {
+    let pair = pair().await;
+    for body in ["a", "b"] {
+        let outbox = pair.outbox.clone();
+        // As a request that the app gives up: polled once, and dropped.
+        let given_up = pair.alpha.db.write(move |tx| outbox.append(tx, &[to_beta(1, body)])).now_or_never();
+        drop(given_up);
+        eventually("it arrives", async || pair.seen(1).await.last().is_some_and(|last| last == body)).await;
+    }
+    assert_eq!(pair.seen(1).await, ["a", "b"]);
+}
+
 async fn open_by_hand(channel: Channel, epoch: u64) -> Result<tonic::Streaming<super_pb::DeliverResponse>, Status> {
     let open = Open { incarnation: vec![7; 16].into(), component: "conversations".to_owned(), shard: 0, epoch };
     send_by_hand(channel, vec![deliver_request::Content::Open(open)]).await
@@ -507,7 +520,8 @@ async fn our_own_services_are_told_in_order_and_the_author_can_wait() {
     let appending = outbox.clone();
     let appended = alpha.db.write(move |tx| appending.append(tx, &rows)).await.unwrap();
     assert!(outbox.committed(appended).local(Duration::from_secs(30)).await);
-    let received = received.lock().unwrap().clone();
+    let everything = received;
+    let received = everything.lock().unwrap().clone();
     let events: Vec<_> = received.iter().map(|notification| notification.event.as_ref()).collect();
     assert_eq!(events, [b"a", b"b", b"c"]);
     let mut ids: Vec<_> = received.iter().map(|notification| notification.event_id.clone()).collect();
@@ -519,6 +533,10 @@ async fn our_own_services_are_told_in_order_and_the_author_can_wait() {
         .await
         .unwrap();
     assert_eq!(dead, 1);
+    let (appending, rows) = (outbox.clone(), [push(&["d"])]);
+    drop(alpha.db.write(move |tx| appending.append(tx, &rows)).now_or_never());
+    let arrived = || everything.lock().unwrap().last().is_some_and(|notification| notification.event.as_ref() == b"d");
+    eventually("what an author left who went away", async || arrived()).await;
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Reading and removing rows of the outbox.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aldis_storage::StoreError;
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
@@ -37,14 +37,14 @@ pub(crate) struct Row {
 }
 
 impl Shared {
-    /// Removes delivered rows, inside a job.
-    pub(crate) fn remove_delivered(&self, tx: &Connection) -> Result<(), StoreError> {
-        let delivered = std::mem::take(&mut *self.delivered());
+    /// Removes delivered rows, inside a job; says which. They are noted until that is committed.
+    pub(crate) fn remove_delivered(&self, tx: &Connection) -> Result<Vec<i64>, StoreError> {
+        let delivered = self.delivered().clone();
         let mut delete = tx.prepare_cached(&self.sql.delete)?;
-        for id in delivered {
+        for id in &delivered {
             delete.execute([id])?;
         }
-        Ok(())
+        Ok(delivered)
     }
 }
 
@@ -150,9 +150,25 @@ impl Outbox {
         delivered.extend(ids);
         drop(delivered);
         if is_first {
-            let shared = self.shared.clone();
-            self.shared.db.write_along(move |tx| shared.remove_delivered(tx));
+            self.remove_soon();
         }
+    }
+
+    /// One job at a time removes what is noted as delivered, again when the store was full, say.
+    fn remove_soon(&self) {
+        let (shared, outbox) = (self.shared.clone(), Arc::downgrade(&self.shared));
+        let removed = move |removed: Option<Vec<i64>>| {
+            let Some(shared) = outbox.upgrade() else { return };
+            let mut delivered = shared.delivered();
+            // Others were added behind them.
+            delivered.drain(..removed.map_or(0, |ids| ids.len()));
+            let is_done = delivered.is_empty();
+            drop(delivered);
+            if !is_done {
+                Self { shared, trace: None }.remove_soon();
+            }
+        };
+        self.shared.db.write_along(move |tx| shared.remove_delivered(tx), removed);
     }
 
     /// Moves a row that was refused for good to the dead letters. A lane of ours that lost a change of state by it is marked.

@@ -14,7 +14,9 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
-    Migration, StoreError, migrations,
+    Migration, StoreError,
+    inline::{Inline, Moment, Pace},
+    migrations,
     writer::{self, Job, Order},
 };
 
@@ -39,6 +41,8 @@ pub struct Db {
     orders: Sender<Order>,
     readers: Arc<Readers>,
     path: Arc<PathBuf>,
+    /// Instead of the writer's thread and those of readers.
+    inline: Option<Arc<Inline>>,
 }
 
 struct Readers {
@@ -89,22 +93,45 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+fn open_for_writing(path: &Path, options: &DbOptions) -> Result<Connection, StoreError> {
+    create_private(path)?;
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.execute_batch(
+        "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+         PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;",
+    )?;
+    if let Some(pages) = options.max_pages {
+        connection.pragma_update(None, "max_page_count", pages)?;
+    }
+    prepare(&connection)?;
+    Ok(connection)
+}
+
 impl Db {
     /// Opens the file, creating it if needed: WAL, every commit synced, pages of 8 KiB.
     pub fn open(path: &Path, options: &DbOptions) -> Result<Self, StoreError> {
-        create_private(path)?;
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(BUSY)?;
-        connection.execute_batch(
-            "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-             PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;",
-        )?;
-        if let Some(pages) = options.max_pages {
-            connection.pragma_update(None, "max_page_count", pages)?;
-        }
-        prepare(&connection)?;
+        let connection = open_for_writing(path, options)?;
         let (orders, queue) = mpsc::channel();
         std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer::run(connection, queue))?;
+        Self::with(orders, None, path, options)
+    }
+
+    /// Opens the file for a simulation: no thread is started, everything is done on the thread of the current runtime, and
+    /// `pace` says when. What is committed survives the end of the process, but not a loss of power.
+    pub fn open_inline(path: &Path, options: &DbOptions, pace: Arc<dyn Pace>) -> Result<Self, StoreError> {
+        let connection = open_for_writing(path, options)?;
+        connection.execute_batch("PRAGMA synchronous = OFF")?;
+        let (orders, queue) = mpsc::channel();
+        Self::with(orders, Some(Arc::new(Inline::new(connection, queue, pace))), path, options)
+    }
+
+    fn with(
+        orders: Sender<Order>,
+        inline: Option<Arc<Inline>>,
+        path: &Path,
+        options: &DbOptions,
+    ) -> Result<Self, StoreError> {
         let readers =
             Readers { idle: parking::Pool::default(), permits: Arc::new(Semaphore::new(options.readers.max(1))) };
         for _ in 0..options.readers.max(1) {
@@ -113,7 +140,7 @@ impl Db {
             prepare(&reader)?;
             readers.idle.put(reader);
         }
-        Ok(Self { orders, readers: Arc::new(readers), path: Arc::new(path.to_owned()) })
+        Ok(Self { orders, readers: Arc::new(readers), path: Arc::new(path.to_owned()), inline })
     }
 
     /// Where the file lies.
@@ -160,25 +187,36 @@ impl Db {
             })
         });
         self.orders.send(Order::Now(job)).map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+        let Some(inline) = &self.inline else { return answered.await.map_err(|_| StoreError::Closed)? };
+        inline.clone().commit_soon();
+        let answer = answered.await.map_err(|_| StoreError::Closed)?;
+        inline.reach(Moment::Committed).await;
+        answer
     }
 
     /// Runs `job` along with the next group, or after a quarter of a second in one of its own: for what may be lost in a
-    /// crash, and nobody waits for. Meanwhile readers see what was before. A failure is logged.
-    pub fn write_along<F>(&self, job: F)
+    /// crash, and nobody waits for. Meanwhile readers see what was before. A failure is logged. `then` hears on the writer's
+    /// thread what became of it, and must be short.
+    pub fn write_along<T, F>(&self, job: F, then: impl FnOnce(Option<T>) + Send + 'static)
     where
-        F: FnOnce(&Connection) -> Result<(), StoreError> + Send + 'static,
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let job: Job = Box::new(move |connection| {
             let result = writer::in_savepoint(connection, job);
             Box::new(move |committed| {
-                if let Err(error) = committed.and(result) {
+                let outcome = committed.and(result);
+                if let Err(error) = &outcome {
                     tracing::warn!(%error, "a write that nobody waits for failed");
                 }
+                then(outcome.ok());
             })
         });
         // The writer ends with its last handle, and we hold one.
         let _ = self.orders.send(Order::Along(job));
+        if let Some(inline) = &self.inline {
+            inline.clone().commit_later();
+        }
     }
 
     /// Runs `query` on one of the readers, which see every commit that was answered.
@@ -188,6 +226,13 @@ impl Db {
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let permit = self.readers.permits.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        if let Some(inline) = &self.inline {
+            inline.reach(Moment::Reading).await;
+            let connection = self.readers.idle.take().ok_or(StoreError::Closed)?;
+            let result = query(&connection);
+            self.readers.idle.put(connection);
+            return result;
+        }
         let connection = self.readers.idle.take().ok_or(StoreError::Closed)?;
         let pool = self.readers.clone();
         // The task owns the permit: a caller that gives up must not free it before the connection is back.

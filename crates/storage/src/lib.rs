@@ -8,6 +8,7 @@
 
 pub mod cql;
 mod db;
+mod inline;
 mod lock;
 mod measure;
 mod migrations;
@@ -16,6 +17,7 @@ mod turns;
 mod writer;
 
 pub use db::{Db, DbOptions};
+pub use inline::{Moment, Pace};
 pub use lock::ServiceLock;
 pub use migrations::Migration;
 pub use restore::{RestoreError, copy, restore};

@@ -55,21 +55,22 @@ async fn what_nobody_waits_for_goes_along_or_is_done_by_itself() {
     let later = |text: &'static str| {
         move |tx: &rusqlite::Connection| Ok(tx.execute("INSERT INTO items (text) VALUES (?)", [text]).map(drop)?)
     };
-    db.write_along(later("along"));
+    db.write_along(later("along"), drop);
     insert(&db, "now").await.unwrap();
     assert_eq!(count(&db).await, 2, "it goes along with the next group");
     // One that fails costs the others nothing.
-    db.write_along(later("now"));
-    db.write_along(later("alone"));
+    db.write_along(later("now"), drop);
+    db.write_along(later("alone"), drop);
     while count(&db).await < 3 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    db.write_along(later("last"));
+    db.write_along(later("last"), drop);
     let (sender, ended) = std::sync::mpsc::channel::<()>();
-    db.write_along(move |_| {
+    let end = move |_: &rusqlite::Connection| {
         drop(sender);
         Ok(())
-    });
+    };
+    db.write_along(end, drop);
     drop(db);
     // The writer does what was put off before it ends.
     ended.recv().unwrap_err();

@@ -1,8 +1,9 @@
 //! Long work in write jobs that are short, so that others have their turn in between.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::time::Instant;
 
 use crate::{Db, StoreError};
 

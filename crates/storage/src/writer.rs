@@ -1,19 +1,20 @@
-//! The single writer: a thread that commits jobs in groups.
+//! The single writer, which commits jobs in groups: a thread, or inline for simulations.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, RecvTimeoutError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rusqlite::Connection;
+use tokio::time::Instant;
 
 use crate::StoreError;
 
 /// Most jobs in one commit.
 const MAX_GROUP: usize = 512;
 /// How long a job that waits for company is put off.
-const PATIENCE: Duration = Duration::from_millis(250);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What to do with a job's answer once the fate of its group is known.
 pub(crate) type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -31,8 +32,7 @@ pub(crate) enum Order {
 
 /// Runs until every sender is gone, and does then what was put off.
 pub(crate) fn run(connection: Connection, orders: Receiver<Order>) {
-    let mut writer =
-        Writer { connection, orders, answers: Vec::with_capacity(MAX_GROUP), along: Vec::new(), due: None };
+    let mut writer = Writer::new(connection, orders);
     loop {
         let order = match writer.due {
             None => writer.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -45,12 +45,10 @@ pub(crate) fn run(connection: Connection, orders: Receiver<Order>) {
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    if writer.due.is_some() {
-        writer.commit_group(None);
-    }
+    writer.commit_all();
 }
 
-struct Writer {
+pub(crate) struct Writer {
     connection: Connection,
     orders: Receiver<Order>,
     answers: Vec<Finish>,
@@ -60,6 +58,25 @@ struct Writer {
 }
 
 impl Writer {
+    pub(crate) fn new(connection: Connection, orders: Receiver<Order>) -> Self {
+        Self { connection, orders, answers: Vec::with_capacity(MAX_GROUP), along: Vec::new(), due: None }
+    }
+
+    /// Commits what is in a hurry, and with it what was put off.
+    pub(crate) fn commit_waiting(&mut self) {
+        while let Some(job) = self.next_now() {
+            self.commit_group(Some(job));
+        }
+    }
+
+    /// Commits whatever waits.
+    pub(crate) fn commit_all(&mut self) {
+        self.commit_waiting();
+        if self.due.is_some() {
+            self.commit_group(None);
+        }
+    }
+
     fn put_off(&mut self, job: Job) {
         self.along.push(job);
         self.due.get_or_insert_with(|| Instant::now() + PATIENCE);
