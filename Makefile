@@ -16,18 +16,23 @@ NO_SAMPLES = -- --skip golden --skip on_cql
 NOTES = $(ALDIS)/asked
 FUZZ_SECONDS ?= 60
 SCHEMATHESIS_SECONDS ?= 180
+# Seeds of the simulation: `make test` takes the first 200.
+SIM_SEEDS ?= 2000
+SIM_FIRST ?= 1
 CRASH_SECONDS ?= 90
 CRASH_SEED ?= 1
 CRASH_BACKENDS ?= 2
 # Where pictures of the web client go.
 SCREENSHOTS ?= $(ALDIS)/screenshots
+# Milliseconds between two messages of a sender.
+CRASH_PACE ?= 400
 # Starts a command line with a Node of version 20 or later, which is fetched when the machine has none.
 WITH_NODE = PATH="$$(scripts/node.sh):$$PATH" &&
 WITH ?= ben@beta.test
 ME ?= ann@alpha.test
 
 .DEFAULT_GOAL := help
-.PHONY: help run web chat clean-local test test-unit test-it test-client test-status test-web test-schemathesis test-golden test-s3 test-scylla test-turn test-chart test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
+.PHONY: help run web chat clean-local test test-unit test-it test-client test-status test-web test-schemathesis test-golden test-s3 test-scylla test-turn test-chart simulate test-crash fuzz check docs docs-api structure fmt deny bench bench-parts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,10 +121,14 @@ test-chart: ## the Helm chart and the Dockerfile, without a cluster (Helm as a l
 	$(BUILD)
 	ALDIS_BIN=$(ALDIS)/debug/aldis "$$(scripts/venv.sh chart tests/chart/requirements.txt)/python" -B -m unittest discover -s tests/chart
 
-test-crash: ## backends that fail while people write: CRASH_SECONDS=90 CRASH_SEED=1 CRASH_BACKENDS=2 (or 3)
+simulate: ## delivery in simulated time, on a simulated network: SIM_SEEDS=2000 SIM_FIRST=1
+	$(CARGO) test $(CARGO_FLAGS) $(ALL) --no-run --test seeds
+	$(ALDIS)/debug/aldis-simulation --seeds $(SIM_SEEDS) --first $(SIM_FIRST) --keep-going
+
+test-crash: ## backends that fail while people write: CRASH_SECONDS=90 CRASH_SEED=1 CRASH_BACKENDS=2 (or 3) CRASH_PACE=400
 	$(CARGO) test $(CARGO_FLAGS) $(ALL) --no-run --test local --test plan
 	ALDIS_BIN=$(ALDIS)/debug/aldis $(ALDIS)/debug/aldis-crash --seconds $(CRASH_SECONDS) --seed $(CRASH_SEED) \
-		--backends $(CRASH_BACKENDS) --json $(ALDIS)/crash.json --logs $(ALDIS)/crash.log
+		--backends $(CRASH_BACKENDS) --pace $(CRASH_PACE) --json $(ALDIS)/crash.json --logs $(ALDIS)/crash.log
 
 test-golden: ## our types against golden JSON: GOLDEN=folder with golden/ and golden-federation/
 	@test -d '$(GOLDEN)/golden' || { echo 'GOLDEN names the folder with golden/ and golden-federation/' >&2; exit 2; }

@@ -118,12 +118,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
 }
 
-/// Starts a federator that is reached on `ingress`.
-pub async fn start(
-    config: Config,
-    deps: Dependencies,
-    ingress: tokio::net::TcpListener,
-) -> Result<Service, StartError> {
+/// Starts a federator that is reached on `ingress`; within a runtime.
+pub fn start(config: Config, deps: Dependencies, ingress: tokio::net::TcpListener) -> Result<Service, StartError> {
     let resolver: Arc<dyn network::Resolve> = match Dns::new(config.dns) {
         Ok(dns) => Arc::new(dns),
         Err(error) => {
@@ -131,11 +127,11 @@ pub async fn start(
             Arc::new(NoDns(error.to_string()))
         }
     };
-    start_on(config, deps, ingress, Network { connector: Arc::new(TcpConnector), resolver }).await
+    start_on(config, deps, ingress, Network { connector: Arc::new(TcpConnector), resolver })
 }
 
-/// Starts a federator on any network.
-pub async fn start_on(
+/// Starts a federator on any network; within a runtime.
+pub fn start_on(
     config: Config,
     deps: Dependencies,
     ingress: impl Accept + 'static,
@@ -144,7 +140,7 @@ pub async fn start_on(
     config.check().map_err(StartError::Config)?;
     metering::describe();
     let pins = Arc::new(Pins::new(&config));
-    let tls = Tls::load(&config, pins.clone(), deps.clock.clone()).await?;
+    let tls = Tls::load(&config, pins.clone(), deps.clock.clone())?;
     let discovery = Arc::new(Discovery::new(&config, network.resolver));
     let shutdown = CancellationToken::new();
     let identity =

@@ -47,7 +47,7 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
             conversations: in_process(conversations.federation),
             assets: assets.federation.map(|routes| in_process(Some(routes))),
         };
-        let federator = start.federator(federation, components, false, listener).await?;
+        let federator = start.federator(federation, components, false, listener)?;
         let states = in_process(Some(federator.internal));
         places.egress.serve_channel(start::with_peer_states(federator.egress, states.clone()));
         peer_states = Some(states);

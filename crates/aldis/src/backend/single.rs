@@ -275,7 +275,7 @@ impl Single<'_> {
         };
         let listener = ingress(federation).await?;
         let peers = Peers::new(start::no_federation());
-        let service = self.context(peers).federator(federation, components, true, listener).await?;
+        let service = self.context(peers).federator(federation, components, true, listener)?;
         let users = self.internal_of(ServiceName::Users)?;
         self.process.parts.background("policy", self.process.policy.clone().follow(users));
         let states = aldis_proto::channel::InProcess::new();

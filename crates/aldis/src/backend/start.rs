@@ -124,7 +124,7 @@ impl Context<'_> {
         aldis_assets::start(self.config.assets.clone(), dependencies).await.context("assets")
     }
 
-    pub(super) async fn federator(
+    pub(super) fn federator(
         &self,
         federation: &aldis_federator::Config,
         components: aldis_federator::Components,
@@ -141,7 +141,7 @@ impl Context<'_> {
             components,
             stated_origin,
         };
-        aldis_federator::start(federation.clone(), dependencies, ingress).await.context("federator")
+        aldis_federator::start(federation.clone(), dependencies, ingress).context("federator")
     }
 }
 

@@ -110,7 +110,7 @@ pub async fn examine(file: &Path, examination: &Examination) -> Result<Report> {
     } else {
         setup::examine_elsewhere(&config, status.as_ref(), &silent, &mut report);
     }
-    let probe = probe(&config, &examination.resolvers).await;
+    let probe = probe(&config, &examination.resolvers);
     match &probe {
         Some(probe) => report.ours(probe.own().await),
         None => {
@@ -130,7 +130,7 @@ pub async fn examine(file: &Path, examination: &Examination) -> Result<Report> {
 }
 
 /// A probe for this backend, if it federates.
-async fn probe(config: &Config, resolvers: &[SocketAddr]) -> Option<Probe> {
+fn probe(config: &Config, resolvers: &[SocketAddr]) -> Option<Probe> {
     let federation = config.federation.as_ref()?;
     let dependencies = ProbeDependencies {
         domain: config.domain.clone(),
@@ -139,5 +139,5 @@ async fn probe(config: &Config, resolvers: &[SocketAddr]) -> Option<Probe> {
         capabilities: backend::capabilities(federation, &config.assets),
         other_dns: resolvers.to_vec(),
     };
-    Some(Probe::new(federation, dependencies).await)
+    Some(Probe::new(federation, dependencies))
 }

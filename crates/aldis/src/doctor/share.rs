@@ -12,7 +12,7 @@ use crate::config::Config;
 
 /// Prints it, as text that can be sent to the partner or as JSON.
 pub(super) async fn print(config: &Config, json: bool) -> Result<()> {
-    let probe = super::probe(config, &[]).await.context("the configuration has no section `[federation]`")?;
+    let probe = super::probe(config, &[]).context("the configuration has no section `[federation]`")?;
     let certificate = probe.certificate().context("the certificate files cannot be used; `aldis doctor` tells why")?;
     let mut targets = probe.targets().await;
     targets.sort();

@@ -152,11 +152,11 @@ pub struct Probe {
 
 impl Probe {
     /// A probe for the federation settings of a backend. Unusable certificates and DNS are findings, not errors.
-    pub async fn new(config: &Config, deps: ProbeDependencies) -> Self {
+    pub fn new(config: &Config, deps: ProbeDependencies) -> Self {
         let connector: Arc<dyn Connector> = Arc::new(TcpConnector);
         let views = Views::new(config, &deps.other_dns);
         let pins = Arc::new(Pins::new(config));
-        let own = read_own(config, pins, deps.clock.clone()).await;
+        let own = read_own(config, pins, deps.clock.clone());
         let shutdown = CancellationToken::new();
         let context = own.as_ref().ok().map(|own| {
             Arc::new(PeerContext {
@@ -216,9 +216,9 @@ impl Probe {
     }
 }
 
-async fn read_own(config: &Config, pins: Arc<Pins>, clock: SharedClock) -> Result<Own, TlsError> {
-    let tls = Tls::load(config, pins, clock).await?;
-    let files = Files::read(config).await?;
+fn read_own(config: &Config, pins: Arc<Pins>, clock: SharedClock) -> Result<Own, TlsError> {
+    let tls = Tls::load(config, pins, clock)?;
+    let files = Files::read(config)?;
     let chain = Files::certificates(&config.certificate_file, &files.certificate)?;
     let facts = chain.first().and_then(CertificateFacts::read).ok_or_else(|| TlsError::Pem {
         path: config.certificate_file.clone(),

@@ -264,7 +264,7 @@ async fn a_peer_without_a_common_version_is_told_so() {
         components: crate::Components { users: echo.channel(), conversations: echo.channel(), assets: None },
         stated_origin: false,
     };
-    let _beta = crate::start(config, deps, listener).await.unwrap();
+    let _beta = crate::start(config, deps, listener).unwrap();
     for _ in 0..2 {
         let answer = alpha.call("beta.test", "Echo").await;
         assert_eq!(Backend::label(&answer, "beta.test"), (533, "federation-version-error"));
@@ -288,7 +288,7 @@ async fn services_behind_sockets_are_told_the_origin_in_metadata() {
         components: crate::Components { users: echo.channel(), conversations: echo.channel(), assets: None },
         stated_origin: true,
     };
-    let _beta = crate::start(world.config(&world.identity("beta.test")), deps, listener).await.unwrap();
+    let _beta = crate::start(world.config(&world.identity("beta.test")), deps, listener).unwrap();
     assert!(alpha.call("beta.test", "Echo").await.is_ok());
     assert_eq!(echo.seen()[0].headers[metadata::ORIGIN_DOMAIN], "alpha.test");
     let missing = alpha.send("beta.test", "/aldis.federation.v1.Assets/Fetch", &[], b"").await;

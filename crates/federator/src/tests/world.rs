@@ -138,7 +138,7 @@ impl Backend {
             components: Components { users: echo.channel(), conversations: echo.channel(), assets: None },
             stated_origin: false,
         };
-        let service = crate::start(config.clone(), deps, listener).await.unwrap();
+        let service = crate::start(config.clone(), deps, listener).unwrap();
         Self { service, policy, port, echo, config, version: AtomicUsize::new(2) }
     }
 

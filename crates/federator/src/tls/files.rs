@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
 use aldis_types::Domain;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
 
 use super::TlsError;
 use crate::config::Config;
@@ -23,11 +24,11 @@ pub(crate) struct Files {
     pub(crate) pinned: BTreeMap<Domain, (PathBuf, Vec<u8>)>,
 }
 
-async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let failed = |source| TlsError::File { path: path.to_owned(), source };
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let file = File::open(path).map_err(failed)?;
     let mut content = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content).await.map_err(failed)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content).map_err(failed)?;
     if content.len() as u64 > MAX_FILE_BYTES {
         return Err(failed(std::io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes"))));
     }
@@ -35,18 +36,19 @@ async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 impl Files {
-    pub(crate) async fn read(config: &Config) -> Result<Self, TlsError> {
+    /// Blocks while files are read.
+    pub(crate) fn read(config: &Config) -> Result<Self, TlsError> {
         let mut pinned = BTreeMap::new();
         for (domain, pin) in &config.pins {
             if let Some(path) = &pin.ca_file {
-                pinned.insert(domain.clone(), (path.clone(), read(path).await?));
+                pinned.insert(domain.clone(), (path.clone(), read(path)?));
             }
         }
         Ok(Self {
-            certificate: read(&config.certificate_file).await?,
-            key: read(&config.key_file).await?,
+            certificate: read(&config.certificate_file)?,
+            key: read(&config.key_file)?,
             ca: match &config.ca_file {
-                Some(path) => Some(read(path).await?),
+                Some(path) => Some(read(path)?),
                 None => None,
             },
             pinned,

@@ -112,8 +112,8 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    pub(crate) async fn load(config: &Config, pins: Arc<Pins>, clock: SharedClock) -> Result<Arc<Self>, TlsError> {
-        let files = Files::read(config).await?;
+    pub(crate) fn load(config: &Config, pins: Arc<Pins>, clock: SharedClock) -> Result<Arc<Self>, TlsError> {
+        let files = Files::read(config)?;
         let material = build(config, &pins, &files, 0)?;
         let tls = Self {
             config: config.clone(),
@@ -162,7 +162,8 @@ impl Tls {
 
     /// Reads the files again; `true` when something new is in force. An error is returned once per content.
     async fn reload(&self) -> Result<bool, TlsError> {
-        let Ok(files) = Files::read(&self.config).await else {
+        let config = self.config.clone();
+        let Ok(Ok(files)) = tokio::task::spawn_blocking(move || Files::read(&config)).await else {
             // Between two steps of a replacement a file can be missing; the next round tells.
             return Ok(false);
         };
