@@ -1,11 +1,16 @@
 //! What waits for another backend, as its administrator sees it.
 
+use std::process::Command;
+
 use aldis_harness::{
+    backend::{Federation, federator_host},
     client::{User, connect},
+    dns::Target,
     local::{LocalFederation, Options},
+    rogue::Conduct,
     wait::eventually,
 };
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::support::{ALPHA, BETA, binary, processes};
@@ -152,4 +157,98 @@ async fn after_a_restore_messages_arrive_once_and_everybody_is_told_what_is_miss
     ensure!(misses(&bob, &bobs_last).await?, "Bob is not told");
     ensure!(!misses(&ann, &ann_now).await?, "Ann is told again");
     federation.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_can_be_changed_while_the_backend_does_not_run() -> Result<()> {
+    let mut federation = processes(&[ALPHA, BETA]).await?;
+    let ann = federation.user(ALPHA, "Ann").await?;
+    let bob = federation.user(BETA, "Bob").await?;
+    connect(&ann, &bob).await?;
+    let conversation = ann.group("Owned by alpha", &[&bob.id]).await?;
+    federation.administer(ALPHA, &["outbox", "pause", BETA])?;
+    ann.rename(&conversation, "Dropped").await?.expect(200)?;
+    ann.rename(&conversation, "Dropped as well").await?.expect(200)?;
+    federation.kill(ALPHA).await?;
+
+    // The last threads of a killed process hold its store for a moment.
+    let row = eventually("the store", async || waiting(&federation)).await?;
+    ensure!(row["rows"] == 2 && row["paused"].is_string(), "{row}");
+    let text = federation.administer(ALPHA, &["outbox", "drop", BETA, "--yes"])?;
+    ensure!(text.contains("2 events"), "{text}");
+    federation.administer(ALPHA, &["outbox", "resume", BETA])?;
+    federation.restart(ALPHA).await?;
+    ann.rename(&conversation, "Told").await?.expect(200)?;
+    eventually("Bob hears of the last name alone", async || {
+        let events = bob.queue(None).await?;
+        let names: Vec<_> = events.iter().filter(|event| event.kind() == "conversation.rename").collect();
+        ensure!(names.len() == 1 && names[0].value["data"]["name"] == "Told", "{names:?}");
+        Ok(())
+    })
+    .await?;
+    let records = json(&federation, &["audit", "list", "--subject", BETA])?;
+    for (action, outcome) in [("outbox-dropped", "begun"), ("outbox-dropped", "done"), ("outbox-resumed", "done")] {
+        let found =
+            records.as_array().into_iter().flatten().any(|it| it["action"] == action && it["outcome"] == outcome);
+        ensure!(found, "{action} {outcome} in {records}");
+    }
+    federation.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partner_without_a_common_version_keeps_its_backlog_until_it_is_upgraded() -> Result<()> {
+    let mut federation = Federation::start(&[ALPHA, BETA]).await?;
+    federation.dns().set_ttl(1);
+    let ann = federation.user(ALPHA, "Ann").await?;
+    let bob = federation.user(BETA, "Bob").await?;
+    connect(&ann, &bob).await?;
+    let conversation = ann.group("Owned by alpha", &[&bob.id]).await?;
+    let address = federation.federator(BETA)?;
+    federation.stop(BETA).await?;
+    let other = federation.rogue(BETA, Conduct::Versions(vec![7])).await?;
+    ann.rename(&conversation, "Waits").await?.expect(200)?;
+    ann.rename(&conversation, "Waits too").await?.expect(200)?;
+
+    let (config, binary) = (federation.config(ALPHA)?, binary());
+    let listed = || -> Result<Value> {
+        let mut list = Command::new(&binary);
+        let output = list.args(["outbox", "list", "--json", "--config"]).arg(&config).output()?;
+        let all: Value = serde_json::from_slice(&output.stdout)?;
+        let mut rows = all.as_array().into_iter().flatten();
+        let row = rows.find(|row| row["peer"] == BETA && row["service"] == "conversations");
+        row.cloned().context("a row of beta")
+    };
+    eventually("the reason is there", async || {
+        let row = listed()?;
+        ensure!(row["rows"] == 2 && row["activity"] == "retrying", "{row}");
+        let Some(error) = row["last_error"].as_str() else { bail!("{row}") };
+        ensure!(error.contains("no common version") && error.contains("[7]"), "{error}");
+        let status: Value = federation.operations(ALPHA, "/status.json").await?.json()?;
+        let remote = status["remotes"].as_array().and_then(|all| all.iter().find(|it| it["domain"] == BETA));
+        let remote = remote.context("the remote on the status page")?;
+        ensure!(remote["backlog"]["events"].as_u64() >= Some(2), "{remote}");
+        ensure!(
+            remote["peer"]["last_error"].as_str().is_some_and(|error| error.contains("no common version")),
+            "{remote}"
+        );
+        Ok(())
+    })
+    .await?;
+
+    drop(other);
+    let dns = federation.dns();
+    dns.set_federator(BETA, &[Target::new(federator_host(BETA), address.port())])?;
+    if let std::net::IpAddr::V4(host) = address.ip() {
+        dns.set_host(&federator_host(BETA), host)?;
+    }
+    federation.resume_running(BETA).await?;
+    eventually("what waited arrives", async || {
+        let events = bob.queue(None).await?;
+        let renames = events.iter().filter(|event| event.kind() == "conversation.rename");
+        let names: Vec<_> = renames.map(|event| event.value["data"]["name"].clone()).collect();
+        ensure!(names == ["Waits", "Waits too"], "{names:?}");
+        ensure!(listed().is_err() || listed()?["rows"] == 0, "the outbox");
+        Ok(())
+    })
+    .await
 }

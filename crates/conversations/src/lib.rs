@@ -203,6 +203,13 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     Ok(Service { client: routes::router(app), internal, federation: Some(federation), tasks })
 }
 
+/// What an administrator may ask of the service while it does not run. The process has to hold its lock.
+pub async fn administration_at_rest(domain: Domain, db: Db, clock: SharedClock) -> Result<Routes, StoreError> {
+    db.migrate("conversations", MIGRATIONS).await?;
+    let outbox = Outbox::open(Component::Conversations, domain, db, clock).await?;
+    Ok(Routes::new(aldis_delivery::conversations_outbox_at_rest(outbox)))
+}
+
 /// Forgets answers that are too old for a retry.
 async fn sweep(store: Arc<dyn ConversationStore>, clock: SharedClock, retention: Duration) {
     loop {

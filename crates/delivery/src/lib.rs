@@ -34,7 +34,9 @@ pub use comparing::{LaneEnd, LaneEnds, Marks, Place};
 pub use config::Config;
 pub use dead::{DEAD_LETTER_AGE, DEAD_LETTER_BYTES};
 pub use event_id::{derive_event_id, ended_event_id, event_id, missed_event_id, renewed_event_id};
-pub use operator::{OutboxServer, conversations_outbox, conversations_outbox_at_rest, users_outbox};
+pub use operator::{
+    OutboxServer, conversations_outbox, conversations_outbox_at_rest, conversations_outbox_to_read, users_outbox,
+};
 pub use outbox::{Appended, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays};
 pub use receiver::{
     Envelope, MAX_INCARNATIONS, Positions, Receive, Receiving, Verdict, conversations_server, users_server,

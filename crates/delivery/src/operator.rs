@@ -23,12 +23,14 @@ const PAGE: std::ops::RangeInclusive<u32> = 1..=1000;
 /// Rows of one step of a job.
 const STEP: i64 = 32;
 
-/// Tells what waits in the outbox of a component, and changes it where its relays run.
+/// Tells what waits in the outbox of a component, and changes it.
 #[derive(Clone)]
 pub struct OutboxServer {
     component: Component,
     db: Db,
     outbox: Option<Outbox>,
+    /// Whether its relays run here, so that it is known what they do.
+    has_relays: bool,
 }
 
 /// `aldis.internal.v1.UsersOutbox`.
@@ -41,9 +43,17 @@ pub fn conversations_outbox(outbox: Outbox) -> conversations_outbox_server::Conv
     conversations_outbox_server::ConversationsOutboxServer::new(OutboxServer::of(outbox))
 }
 
-/// The same over the store of a service that does not run: changes nothing.
-pub fn conversations_outbox_at_rest(db: Db) -> conversations_outbox_server::ConversationsOutboxServer<OutboxServer> {
-    let server = OutboxServer { component: Component::Conversations, db, outbox: None };
+/// The same of a service that does not run, and whose lock this process holds: what is changed is found by its relays.
+pub fn conversations_outbox_at_rest(
+    outbox: Outbox,
+) -> conversations_outbox_server::ConversationsOutboxServer<OutboxServer> {
+    let server = OutboxServer { has_relays: false, ..OutboxServer::of(outbox) };
+    conversations_outbox_server::ConversationsOutboxServer::new(server)
+}
+
+/// The same over the store of a service that may run elsewhere: changes nothing.
+pub fn conversations_outbox_to_read(db: Db) -> conversations_outbox_server::ConversationsOutboxServer<OutboxServer> {
+    let server = OutboxServer { component: Component::Conversations, db, outbox: None, has_relays: false };
     conversations_outbox_server::ConversationsOutboxServer::new(server)
 }
 
@@ -72,14 +82,14 @@ impl OutboxServer {
     /// Over an outbox whose relays run in this process.
     pub fn of(outbox: Outbox) -> Self {
         let shared = &outbox.shared;
-        Self { component: shared.component, db: shared.db.clone(), outbox: Some(outbox) }
+        Self { component: shared.component, db: shared.db.clone(), outbox: Some(outbox), has_relays: true }
     }
 
     async fn list(&self) -> Result<Response<ListBacklogResponse>, Status> {
         let component = self.component.as_str();
         let peers = self.db.read(move |tx| backlog::peers(tx, component, true)).await;
         let mut peers = peers.map_err(|error| store_failed(&error))?;
-        if let Some(outbox) = &self.outbox {
+        if let Some(outbox) = self.outbox.as_ref().filter(|_| self.has_relays) {
             for peer in &mut peers {
                 let Ok(domain) = peer.peer.parse() else { continue };
                 let condition = outbox.shared.conditions.get(&domain);
@@ -97,7 +107,8 @@ impl OutboxServer {
         let (component, peer) = (self.component.as_str(), request.peer.clone());
         let lanes = self.db.read(move |tx| backlog::lanes(tx, component, &peer, limit)).await;
         let mut lanes = lanes.map_err(|error| store_failed(&error))?;
-        if let (Some(outbox), Ok(domain)) = (&self.outbox, request.peer.parse::<Domain>()) {
+        let outbox = self.outbox.as_ref().filter(|_| self.has_relays);
+        if let (Some(outbox), Ok(domain)) = (outbox, request.peer.parse::<Domain>()) {
             let condition = outbox.shared.conditions.get(&domain);
             for lane in &mut lanes {
                 let held = Lane::try_from(lane.lane.as_ref()).ok().and_then(|id| condition.lanes.get(&id));
@@ -122,7 +133,9 @@ impl OutboxServer {
 
     async fn change(&self, request: ChangeOutboxRequest) -> Result<Response<ChangeOutboxResponse>, Status> {
         let Some(outbox) = &self.outbox else {
-            return Err(Status::failed_precondition("the backend does not run; start it first"));
+            return Err(Status::failed_precondition(
+                "the conversations service runs without the users service; start that, or stop both",
+            ));
         };
         let peer = request.peer;
         let changed = match request.change {

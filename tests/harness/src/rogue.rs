@@ -61,6 +61,8 @@ pub enum Conduct {
     Garbage,
     /// Greets with a clock that is so many milliseconds ahead, and then answers no request.
     Ahead(i64),
+    /// Greets as a build that speaks these versions of the federation API alone, and then answers no request.
+    Versions(Vec<u32>),
     /// Greets, and then answers as these servers do.
     Serve(Routes),
 }
@@ -131,7 +133,8 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, conduct: Conduct) {
     }
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let ahead = if let Conduct::Ahead(millis) = conduct { millis } else { 0 };
-    let greeter = Routes::new(FederatorServer::new(Greeter { ahead }));
+    let versions = if let Conduct::Versions(versions) = &conduct { versions.clone() } else { capabilities().versions };
+    let greeter = Routes::new(FederatorServer::new(Greeter { ahead, versions }));
     let service = service_fn(move |request: Request<Incoming>| answer(request, greeter.clone(), conduct.clone()));
     // The caller may hang up at any time.
     let _ = http2::Builder::new(TokioExecutor::new())
@@ -150,7 +153,7 @@ fn answer(
             return Ok(greeter.call(request).await?.map(boxed));
         }
         Ok(match conduct {
-            Conduct::Mute | Conduct::Silent | Conduct::Ahead(_) => std::future::pending().await,
+            Conduct::Mute | Conduct::Silent | Conduct::Ahead(_) | Conduct::Versions(_) => std::future::pending().await,
             Conduct::Oversized(size) => oversized(size),
             Conduct::Garbage => {
                 grpc(stream::iter([Ok(Frame::data(Bytes::from_static(b"\xffthis is no gRPC at all")))]))
@@ -183,12 +186,14 @@ fn oversized(size: u32) -> Response<RogueBody> {
 /// Says hello as a well-behaved backend does.
 struct Greeter {
     ahead: i64,
+    versions: Vec<u32>,
 }
 
 #[async_trait]
 impl Federator for Greeter {
     async fn hello(&self, _: tonic::Request<HelloRequest>) -> Result<tonic::Response<HelloResponse>, Status> {
-        Ok(tonic::Response::new(HelloResponse { capabilities: Some(capabilities()) }))
+        let capabilities = Capabilities { versions: self.versions.clone(), ..capabilities() };
+        Ok(tonic::Response::new(HelloResponse { capabilities: Some(capabilities) }))
     }
 
     async fn ping(&self, _: tonic::Request<PingRequest>) -> Result<tonic::Response<PingResponse>, Status> {

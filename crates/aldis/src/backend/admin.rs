@@ -94,17 +94,17 @@ pub(crate) struct Offline {
 impl Offline {
     /// Opens the store. `None` when a process runs that owns it.
     pub(crate) async fn open(config: &Config) -> Result<Option<Self>> {
-        let store = match Store::open(config, &[ServiceName::Users]).await {
-            Ok(store) => store,
-            Err(error) if matches!(error.downcast_ref(), Some(StoreError::Locked(_))) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let Some((store, owns_conversations)) = Self::take(config).await? else { return Ok(None) };
         let process = Process::quiet(config);
         let start = start::Context { config, process: &process, peers: Peers::new(InProcess::new().channel()) };
         // What is left to tell the others waits in the store until the backend runs.
-        // Nobody runs who could read these rows meanwhile.
         let conversations = InProcess::new();
-        conversations.serve(Routes::new(aldis_delivery::conversations_outbox_at_rest(store.db.clone())));
+        conversations.serve(if owns_conversations {
+            let (domain, clock) = (config.domain.clone(), process.clock.clone());
+            aldis_conversations::administration_at_rest(domain, store.db.clone(), clock).await?
+        } else {
+            Routes::new(aldis_delivery::conversations_outbox_to_read(store.db.clone()))
+        });
         let mut users =
             start.users(&store.db, InProcess::new().channel(), outbox_alone(conversations.channel())).await?;
         let place = InProcess::new();
@@ -118,9 +118,22 @@ impl Offline {
         }));
         Ok(Some(Self { channel, _users: users, _store: store }))
     }
+
+    /// Takes the store for both services that have outboxes, or, when conversations runs by itself, for users alone; says
+    /// whether for both.
+    async fn take(config: &Config) -> Result<Option<(Store, bool)>> {
+        for services in [&[ServiceName::Users, ServiceName::Conversations][..], &[ServiceName::Users]] {
+            match Store::open(config, services).await {
+                Ok(store) => return Ok(Some((store, services.len() > 1))),
+                Err(error) if matches!(error.downcast_ref(), Some(StoreError::Locked(_))) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
 }
 
-/// The conversations service of a backend that does not run: its outbox can be read, everything else waits.
+/// The conversations service of a backend that does not run: its outbox is there, everything else waits.
 fn outbox_alone(conversations: Channel) -> Channel {
     boxed(service_fn(move |request: http::Request<Body>| {
         let conversations = conversations.clone();

@@ -7,7 +7,7 @@ use aldis_proto::internal::v1::{
 };
 
 use super::*;
-use crate::{OutboxServer, conversations_outbox_at_rest};
+use crate::{OutboxServer, conversations_outbox_at_rest, conversations_outbox_to_read};
 
 const BETA: &str = "beta.test";
 
@@ -109,12 +109,41 @@ async fn what_makes_no_sense_changes_nothing() {
     assert_eq!(code(BETA, None).await, tonic::Code::InvalidArgument);
     assert_eq!(code(BETA, Some(drop_in(b"short"))).await, tonic::Code::InvalidArgument);
     assert_eq!(code("service:notifications", Some(Change::Pause(Pause {}))).await, tonic::Code::InvalidArgument);
-    // Over a store at rest nothing is changed.
+    // Over a store that is another process's nothing is changed.
     let place = InProcess::new();
-    place.serve(Routes::new(conversations_outbox_at_rest(pair.alpha.db.clone())));
+    place.serve(Routes::new(conversations_outbox_to_read(pair.alpha.db.clone())));
     let mut client =
         aldis_proto::internal::v1::conversations_outbox_client::ConversationsOutboxClient::new(place.channel());
     let request = ChangeOutboxRequest { peer: BETA.to_owned(), change: Some(Change::Pause(Pause {})) };
     assert_eq!(client.change_outbox(request).await.unwrap_err().code(), tonic::Code::FailedPrecondition);
     assert!(client.list_backlog(ListBacklogRequest {}).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_changed_at_rest_is_found_by_the_relays() {
+    let first = pair().await;
+    change(&OutboxServer::of(first.outbox.clone()), Change::Pause(Pause {})).await.unwrap();
+    first.send(["a", "b"].map(|body| to_beta(1, body)).into()).await;
+    let Pair { alpha, beta, _relay: relay, outbox, .. } = first;
+    std::mem::drop((relay, outbox));
+
+    let clock = Arc::new(SystemClock);
+    let at_rest = Outbox::open(Component::Conversations, domain("alpha.test"), alpha.db.clone(), clock).await.unwrap();
+    let place = InProcess::new();
+    place.serve(Routes::new(conversations_outbox_at_rest(at_rest)));
+    let mut client =
+        aldis_proto::internal::v1::conversations_outbox_client::ConversationsOutboxClient::new(place.channel());
+    let peers = client.list_backlog(ListBacklogRequest {}).await.unwrap().into_inner().peers;
+    assert_eq!((peers[0].rows, peers[0].activity.as_str()), (2, ""));
+    for (wanted, rows) in [(Change::Drop(Drop { lane: Some(lane(1)), dead: false }), 2), (Change::Resume(Resume {}), 0)]
+    {
+        let request = ChangeOutboxRequest { peer: BETA.to_owned(), change: Some(wanted) };
+        assert_eq!(client.change_outbox(request).await.unwrap().into_inner().rows, rows);
+    }
+    std::mem::drop(place);
+
+    let second = pair_of(alpha, beta, None).await;
+    second.send(vec![to_beta(1, "c")]).await;
+    eventually("the outbox is empty", async || second.count("conversations_outbox").await == 0).await;
+    assert_eq!(second.seen(1).await, ["missed 1-2", "c"]);
 }

@@ -193,6 +193,12 @@ impl Administration {
         }
     }
 
+    /// Records that something begins which is not done in one step. Without the record it must not begin.
+    pub(crate) async fn begins(&self, mut entry: AuditEntry) -> Result<(), AdminError> {
+        entry.outcome = "begun";
+        Ok(self.0.store.record(entry, self.now()).await?)
+    }
+
     /// Records something that was done elsewhere too, and so not in the step of the record.
     pub(crate) async fn done_with(&self, entry: AuditEntry) {
         if let Err(error) = self.0.store.record(entry, self.now()).await {

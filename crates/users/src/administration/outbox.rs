@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aldis_api::status;
 use aldis_proto::{
     channel::Channel,
     internal::v1::{
@@ -77,6 +78,8 @@ impl OutboxAdmin for OutboxAdminGrpc {
             return Err(Status::invalid_argument("no backend is named"));
         }
         let entry = by.does(action, &request.peer);
+        // In whatever state a crash leaves the two outboxes, it is known who meant to do what.
+        self.administration.begins(entry.clone()).await.map_err(|error| status(&error))?;
         // First the one that may not answer: what is refused is done in neither.
         let conversations = match self.in_conversations(request.clone()).await {
             Ok(done) => done,
