@@ -66,6 +66,8 @@ enum Command {
     /// Look at what was done by administration.
     #[command(subcommand)]
     Audit(admin::Audit),
+    /// Make or change the tables on a cluster for this version, before its services start.
+    Migrate(ConfigFile),
     /// Copy the store to a file, also while the backend runs.
     Backup(backup::Backup),
     /// Put a copy of the store in its place, while the backend does not run. Other backends and the apps are told that they
@@ -125,6 +127,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Outbox(command) => Box::pin(admin::outbox(command)).await,
         Command::Keys(command) => admin::keys(command).await,
         Command::Audit(command) => admin::audit(command).await,
+        Command::Migrate(file) => backend::migrate(&Config::load(&file.config)?).await,
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
         Command::Openapi(wanted) => api::print(&wanted),

@@ -13,13 +13,18 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use aldis_api::TokenVerifier;
 use aldis_peers::{Peers, Policy};
 use aldis_proto::channel::Channel;
 use aldis_runtime::{SharedClock, SharedRandom};
-use aldis_storage::{Db, StoreError};
+use aldis_storage::{Db, DbOptions, Store, StoreError, cql::CqlMigration};
 use aldis_types::Domain;
 use axum::Router;
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -34,19 +39,22 @@ use federation::{Allowance, Federation};
 use objects::{
     Assets,
     audience::Audience,
-    store::{MIGRATIONS, SqliteAssets},
+    store::{AssetStore, MIGRATIONS, ScyllaAssets, SqliteAssets},
 };
 use remote::{Remotes, cache::Cache, peers::AssetPeers};
 
 /// Path prefixes of this service in the client API.
 pub const PREFIXES: &[&str] = &["/assets"];
 
+/// The schema of this service on a cluster.
+pub const CLUSTER_MIGRATIONS: &[CqlMigration] = objects::store::CLUSTER_MIGRATIONS;
+
 /// What the service needs from outside.
 pub struct Dependencies {
     /// Our own domain.
     pub domain: Domain,
-    /// The backend's embedded store.
-    pub db: Db,
+    /// Where it is kept what is known of files.
+    pub store: Store,
     /// The time of day.
     pub clock: SharedClock,
     /// Randomness.
@@ -103,17 +111,32 @@ async fn open_blobs(config: &Config, folder: PathBuf) -> Result<Arc<dyn BlobStor
     }
 }
 
+/// Opens the store of files, and the file in which it is kept which copies of others' files are here: those are each
+/// process's own.
+async fn open_store(deps: &Dependencies, copies: &Path) -> Result<(Arc<dyn AssetStore>, Db), StoreError> {
+    match &deps.store {
+        Store::Embedded(db) => {
+            db.migrate("assets", MIGRATIONS).await?;
+            Ok((Arc::new(SqliteAssets(db.clone())), db.clone()))
+        }
+        Store::Cluster(cql) => {
+            blobs::directory::make_folder(copies).await?;
+            let db = Db::open(&copies.with_extension("db"), &DbOptions::default())?;
+            db.migrate("assets", MIGRATIONS).await?;
+            Ok((Arc::new(ScyllaAssets::open(cql.clone(), deps.clock.clone()).await?), db))
+        }
+    }
+}
+
 /// Migrates the tables, removes what a crash has left, and starts the background work.
 #[tracing::instrument(name = "assets.start", skip_all, fields(domain = %deps.domain))]
 pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartError> {
     config.check().map_err(StartError::Config)?;
-    deps.db.migrate("assets", MIGRATIONS).await?;
-    let measured = deps.db.clone().measure_tables("assets");
-    let blobs = open_blobs(&config, deps.folder.join("assets")).await?;
-    let store = Arc::new(SqliteAssets(deps.db.clone()));
-    let assets = Assets::new(store, blobs, deps.clock.clone(), deps.random.clone(), &config);
     let copies = config.cache.folder.clone().unwrap_or_else(|| deps.folder.join("assets-cache"));
-    let cache = Cache::open(copies, &config.cache, deps.db, deps.clock).await?;
+    let (store, db) = open_store(&deps, &copies).await?;
+    let blobs = open_blobs(&config, deps.folder.join("assets")).await?;
+    let assets = Assets::new(store, blobs, deps.clock.clone(), deps.random.clone(), &config);
+    let cache = Cache::open(copies, &config.cache, db.clone(), deps.clock).await?;
     let remotes = Remotes::new(AssetPeers::new(&deps.peers), cache, deps.random, &config);
     let allowance = Arc::new(Allowance::new(&config.peers));
     if let Err(error) = assets.recover().await {
@@ -129,7 +152,7 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     };
     let mut tasks = JoinSet::new();
     let interval = Duration::from_secs(config.sweep_interval_seconds);
-    tasks.spawn(measured);
+    tasks.spawn(db.measure_tables("assets"));
     tasks.spawn(sweep(assets.clone(), remotes.clone(), allowance, interval));
     let app = routes::App {
         domain: deps.domain,

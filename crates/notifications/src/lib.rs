@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 use aldis_api::TokenVerifier;
 use aldis_proto::{channel::Channel, internal::v1::push_server::PushServer};
 use aldis_runtime::{SharedClock, SharedRandom};
-use aldis_storage::{Db, StoreError};
+use aldis_storage::{Store, StoreError, cql::CqlMigration};
 use aldis_types::Domain;
 use axum::Router;
 use tokio::task::JoinSet;
@@ -30,11 +30,14 @@ pub use sockets::Sockets;
 
 use activity::Activity;
 use consumers::Consumers;
-use push_tokens::{PushTokens, Waker, Waking, Webhook, store::SqlitePushTokens};
+use push_tokens::{
+    PushTokens, Waker, Waking, Webhook,
+    store::{PushTokenStore, ScyllaPushTokens, SqlitePushTokens},
+};
 use queues::{
     Queues,
     grpc::PushGrpc,
-    store::{Bounds, MIGRATIONS, QueueStore, SqliteQueues},
+    store::{Bounds, MIGRATIONS, ScyllaQueues, SqliteQueues},
     sweep,
 };
 
@@ -43,6 +46,9 @@ pub use routes::table;
 /// Path prefixes of this service in the client API.
 pub const PREFIXES: &[&str] = &["/notifications", "/await", "/events", "/push", "/time"];
 
+/// The schema of this service on a cluster.
+pub const CLUSTER_MIGRATIONS: &[CqlMigration] = queues::store::CLUSTER_MIGRATIONS;
+
 /// Largest internal request that is read; above every `max_message_bytes`, as a push carries a little around an event.
 pub const MAX_REQUEST_BYTES: usize = 64 << 20;
 
@@ -50,8 +56,8 @@ pub const MAX_REQUEST_BYTES: usize = 64 << 20;
 pub struct Dependencies {
     /// The backend's domain.
     pub domain: Domain,
-    /// The backend's embedded store.
-    pub db: Db,
+    /// Where queues are kept.
+    pub store: Store,
     /// The time of day.
     pub clock: SharedClock,
     /// Randomness.
@@ -89,22 +95,12 @@ pub enum StartError {
 #[tracing::instrument(name = "notifications.start", skip_all, fields(domain = %deps.domain))]
 pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartError> {
     config.check().map_err(StartError::Config)?;
-    deps.db.migrate("notifications", MIGRATIONS).await?;
-    let measured = deps.db.clone().measure_tables("notifications");
-    let bounds = Bounds { events: config.queue_events, bytes: config.queue_bytes };
-    let push_tokens = Arc::new(SqlitePushTokens(deps.db.clone()));
-    let restored = deps.db.restored().await?;
-    let store = SqliteQueues::open(deps.db, deps.clock.clone(), &deps.random, bounds).await?;
-    if let Some(restore) = restored {
-        store.renew(restore).await?;
-    }
-    let store = Arc::new(store);
-    let consumers = Consumers { queue: store.clone(), standings: store.clone() };
-    let store: Arc<dyn QueueStore> = store;
+    let mut tasks = JoinSet::new();
+    let (consumers, push_tokens) = open(&config, &deps, &mut tasks).await?;
+    let store = consumers.queue.clone();
     let sockets = Sockets::new(&config);
     let push_tokens = PushTokens::open(push_tokens, &config.push.apps, config.push.tokens_per_user).await?;
 
-    let mut tasks = JoinSet::new();
     let waker = match Webhook::new(&config.push)? {
         Some(webhook) => {
             let (waker, waking) = Waking::new(push_tokens.clone(), sockets.clone(), Arc::new(webhook));
@@ -115,7 +111,6 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
     };
     let (queues, sequencer) = Queues::new(consumers.clone(), push_tokens.clone(), sockets.clone(), waker);
     tasks.spawn(sequencer.run());
-    tasks.spawn(measured);
     tasks.spawn(sockets.clone().keep_alive());
     tasks.spawn(sockets.clone().watch_revocations(deps.verifier.clone()));
     let interval = Duration::from_secs(config.sweep_interval_seconds);
@@ -135,4 +130,34 @@ pub async fn start(config: Config, deps: Dependencies) -> Result<Service, StartE
         clock: deps.clock,
     };
     Ok(Service { client: routes::router(app), internal: Routes::new(push), tasks, sockets })
+}
+
+/// Opens the stores.
+async fn open(
+    config: &Config,
+    deps: &Dependencies,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Consumers, Arc<dyn PushTokenStore>), StoreError> {
+    let bounds = Bounds { events: config.queue_events, bytes: config.queue_bytes };
+    match &deps.store {
+        Store::Embedded(db) => {
+            db.migrate("notifications", MIGRATIONS).await?;
+            tasks.spawn(db.clone().measure_tables("notifications"));
+            let restored = db.restored().await?;
+            let queues = SqliteQueues::open(db.clone(), deps.clock.clone(), &deps.random, bounds).await?;
+            if let Some(restore) = restored {
+                queues.renew(restore).await?;
+            }
+            let queues = Arc::new(queues);
+            let consumers = Consumers { queue: queues.clone(), standings: queues };
+            Ok((consumers, Arc::new(SqlitePushTokens(db.clone()))))
+        }
+        Store::Cluster(cql) => {
+            let (clock, retention) = (deps.clock.clone(), config.retention());
+            let queues = ScyllaQueues::open(cql.clone(), clock, &deps.random, bounds, retention).await?;
+            let queues = Arc::new(queues);
+            let consumers = Consumers { queue: queues.clone(), standings: queues };
+            Ok((consumers, Arc::new(ScyllaPushTokens::open(cql.clone()).await?)))
+        }
+    }
 }

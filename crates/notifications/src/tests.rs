@@ -14,7 +14,7 @@ use aldis_proto::{
     },
 };
 use aldis_runtime::{ManualClock, SystemRandom};
-use aldis_storage::{Db, DbOptions};
+use aldis_storage::{Db, DbOptions, Store};
 use aldis_types::{ClientId, ConnId, Timestamp, UserId};
 use axum::Router;
 use bytes::Bytes;
@@ -95,7 +95,7 @@ impl Running {
         verifier.update(AuthState::from_snapshot(&snapshot(1)));
         let deps = Dependencies {
             domain: "alpha.test".parse().unwrap(),
-            db: Db::open(&folder.path().join("aldis.db"), store).unwrap(),
+            store: Store::Embedded(Db::open(&folder.path().join("aldis.db"), store).unwrap()),
             clock,
             random: Arc::new(SystemRandom),
             verifier: verifier.clone(),

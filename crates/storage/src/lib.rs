@@ -23,6 +23,25 @@ pub use migrations::Migration;
 pub use restore::{RestoreError, copy, restore};
 pub use turns::{Turn, one_turn};
 
+/// What a service keeps its data in.
+#[derive(Clone)]
+pub enum Store {
+    /// The file of the backend.
+    Embedded(Db),
+    /// The service's keyspace.
+    Cluster(cql::Cql),
+}
+
+impl Store {
+    /// Whether it works now.
+    pub async fn works(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(db) => db.write(|_| Ok(())).await,
+            Self::Cluster(cql) => cql.works().await,
+        }
+    }
+}
+
 /// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -58,6 +77,9 @@ pub enum StoreError {
     /// A statement of a cluster failed.
     #[error("cluster")]
     Cql(#[from] cql::CqlError),
+    /// Others kept changing the same thing at the same time. Worth trying again.
+    #[error("`{0}` is changed by many at once")]
+    Contended(&'static str),
     /// Names that cannot be those of keyspaces or datacenters, or no address.
     #[error("the options of the cluster make no sense")]
     Options,
@@ -84,13 +106,20 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the disk or the store is full.
+    /// Whether the disk or the store is full, or the cluster can't do it now: it is worth trying again later.
     pub fn is_full(&self) -> bool {
         match self {
-            Self::Full => true,
+            Self::Full | Self::Contended(_) => true,
+            Self::Cql(error) => error.failure == cql::Failure::Unavailable,
             Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             _ => false,
         }
+    }
+
+    /// Whether parts of what was to be written may be there all the same: on a cluster a call that fails may have done some
+    /// of its work.
+    pub fn leaves_parts(&self) -> bool {
+        matches!(self, Self::Cql(_) | Self::Contended(_))
     }
 
     /// Whether what was to be written may have been written all the same.

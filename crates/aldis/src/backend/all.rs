@@ -24,7 +24,7 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
     let start = start::Context { config: &config, process: &process, peers: Peers::new(places.egress.channel()) };
 
     // Notifications first: what the others have left to tell finds it there.
-    let notifications = start.notifications(&db, places.users.channel()).await?;
+    let notifications = start.notifications(aldis_storage::Store::Embedded(db.clone()), places.users.channel()).await?;
     places.notifications.serve(notifications.internal);
     let channels = (places.notifications.channel(), places.conversations.channel());
     let users = start.users(&db, channels.0, channels.1).await?;
@@ -33,9 +33,9 @@ pub(crate) async fn run(config: Config, stop: impl Future<Output = ()>) -> Resul
     let channels = (places.users.channel(), places.notifications.channel());
     let conversations = start.conversations(&db, channels.0, channels.1).await?;
     places.conversations.serve(conversations.internal);
-    let assets = start.assets(&db, Some(places.conversations.channel())).await?;
+    let assets = start.assets(aldis_storage::Store::Embedded(db.clone()), Some(places.conversations.channel())).await?;
 
-    let mut health = store_works(Health::new(), &db);
+    let mut health = store_works(Health::new(), &aldis_storage::Store::Embedded(db.clone()));
     let verifier = process.verifier.clone();
     health = health.require("tokens", move || std::future::ready(tokens_can_be_checked(&verifier)));
     let mut peer_states: Option<Channel> = None;

@@ -2,6 +2,7 @@
 
 mod admin;
 mod all;
+mod engine;
 mod parts;
 mod single;
 mod start;
@@ -11,6 +12,7 @@ mod web;
 pub(crate) use self::{
     admin::{Offline, answers, store_opens},
     all::run as all,
+    engine::migrate,
     single::run as single,
     start::capabilities,
     web::run as web,

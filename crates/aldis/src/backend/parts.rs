@@ -20,7 +20,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::status::{self, Page, Sources};
+use super::{
+    engine,
+    status::{self, Page, Sources},
+};
 use crate::{
     api::description,
     config::{Config, ServiceName},
@@ -223,6 +226,7 @@ impl Store {
 
     /// Takes the locks of `services` and opens the store, which must be this domain's.
     pub(super) async fn open(config: &Config, services: &[ServiceName]) -> Result<Self> {
+        engine::check(config, services)?;
         let domain = &config.domain;
         let config = &config.store;
         let locks = services
@@ -242,11 +246,11 @@ fn is_held(error: &anyhow::Error) -> bool {
 }
 
 /// A probe that writes to the store.
-pub(super) fn store_works(health: Health, db: &Db) -> Health {
-    let db = db.clone();
+pub(super) fn store_works(health: Health, store: &aldis_storage::Store) -> Health {
+    let store = store.clone();
     health.require("store", move || {
-        let db = db.clone();
-        async move { db.write(|_| Ok(())).await.map_err(|error| error.to_string()) }
+        let store = store.clone();
+        async move { store.works().await.map_err(|error| error.to_string()) }
     })
 }
 

@@ -12,13 +12,14 @@ use aldis_runtime::{
     telemetry::Traced,
     workload::{Workload, workload_name},
 };
-use aldis_storage::Db;
+use aldis_storage::Store as Stored;
 use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 use tonic::service::{Routes, interceptor::InterceptedService};
 
 use super::{
     admin::{self, Administration},
+    engine,
     parts::{Process, Store, bind, federation_troubles, ingress, on_loopback, store_works, tokens_can_be_checked},
     start,
     status::Sources,
@@ -171,8 +172,8 @@ impl Single<'_> {
     }
 
     /// Readiness of a service whose tokens are checked with keys from users: it does not wait for them.
-    fn health(&self, db: &Db) -> Health {
-        let health = store_works(Health::new(), db);
+    fn health(&self, store: &Stored) -> Health {
+        let health = store_works(Health::new(), store);
         let verifier = self.process.verifier.clone();
         let health = health.watch("tokens", move || std::future::ready(tokens_can_be_checked(&verifier)));
         self.knows_policy(health)
@@ -200,7 +201,7 @@ impl Single<'_> {
         let notifications = self.internal_of(ServiceName::Notifications)?;
         let conversations = self.internal_of(ServiceName::Conversations)?;
         let service = self.context(self.peers()?).users(&db, notifications, conversations).await?;
-        let health = self.health(&db);
+        let health = self.health(&Stored::Embedded(db.clone()));
         let peer_states = self.peer_states()?;
         let sources =
             Sources { peers: peer_states.clone(), federator: None, outboxes: Some((db.clone(), &[Component::Users])) };
@@ -223,7 +224,7 @@ impl Single<'_> {
         let users = self.internal_of(ServiceName::Users)?;
         let notifications = self.internal_of(ServiceName::Notifications)?;
         let service = self.context(self.peers()?).conversations(&db, users, notifications).await?;
-        let health = self.health(&db);
+        let health = self.health(&Stored::Embedded(db.clone()));
         let outboxes = Some((db.clone(), &[Component::Conversations][..]));
         let sources = Sources { peers: self.peer_states()?, federator: None, outboxes };
         self.follow_users()?;
@@ -234,10 +235,10 @@ impl Single<'_> {
     }
 
     async fn notifications(mut self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Store { db, locks: _locks } = Store::take_over(self.config, &[self.name]).await?;
+        let (store, _locks) = engine::open(self.config, self.name).await?;
         let users = self.internal_of(ServiceName::Users)?;
-        let service = self.context(self.peers()?).notifications(&db, users).await?;
-        let health = self.health(&db);
+        let service = self.context(self.peers()?).notifications(store.clone(), users).await?;
+        let health = self.health(&store);
         self.follow_users()?;
         self.process.close_sockets_at_end(service.sockets);
         self.serve_internal(service.internal).await?;
@@ -246,11 +247,11 @@ impl Single<'_> {
     }
 
     async fn assets(mut self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Store { db, locks: _locks } = Store::take_over(self.config, &[self.name]).await?;
+        let (store, _locks) = engine::open(self.config, self.name).await?;
         let refuses = self.config.assets.refuse_early;
         let conversations = refuses.then(|| self.internal_of(ServiceName::Conversations)).transpose()?;
-        let service = self.context(self.peers()?).assets(&db, conversations).await?;
-        let health = self.health(&db);
+        let service = self.context(self.peers()?).assets(store.clone(), conversations).await?;
+        let health = self.health(&store);
         self.follow_users()?;
         self.serve_internal(service.internal).await?;
         if self.own.federation.is_some() {

@@ -47,12 +47,12 @@ impl Context<'_> {
 
     pub(super) async fn notifications(
         &self,
-        db: &aldis_storage::Db,
+        store: aldis_storage::Store,
         users: Channel,
     ) -> Result<aldis_notifications::Service> {
         let dependencies = aldis_notifications::Dependencies {
             domain: self.config.domain.clone(),
-            db: db.clone(),
+            store,
             clock: self.process.clock.clone(),
             random: self.process.random.clone(),
             verifier: self.process.verifier.clone(),
@@ -107,12 +107,12 @@ impl Context<'_> {
 
     pub(super) async fn assets(
         &self,
-        db: &aldis_storage::Db,
+        store: aldis_storage::Store,
         conversations: Option<Channel>,
     ) -> Result<aldis_assets::Service> {
         let dependencies = aldis_assets::Dependencies {
             domain: self.config.domain.clone(),
-            db: db.clone(),
+            store,
             clock: self.process.clock.clone(),
             random: self.process.random.clone(),
             policy: self.process.policy.clone(),

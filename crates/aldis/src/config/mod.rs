@@ -1,5 +1,6 @@
 //! The configuration file of a backend: the domain, what every process needs, and one section per service.
 
+mod cluster;
 pub(crate) mod command;
 mod reference;
 
@@ -14,6 +15,7 @@ use aldis_runtime::{
     telemetry::{LogConfig, TracingConfig},
 };
 use aldis_types::Domain;
+pub(crate) use cluster::{ClusterConfig, Engine};
 use documented::{Documented, DocumentedFields};
 use serde::{Deserialize, Serialize};
 
@@ -66,10 +68,16 @@ pub(crate) struct Config {
     pub(crate) services: ServicesConfig,
 }
 
-/// The embedded store.
+/// Where data is kept.
 #[derive(Debug, Clone, Deserialize, Serialize, Documented, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoreConfig {
+    /// What services keep their data in: the file, or a cluster of ScyllaDB or Cassandra (`[store.cql]`). Of this version only
+    /// `aldis notifications` and `aldis assets` can use a cluster; the others say at the start what is missing.
+    ///
+    /// Allowed: `sqlite`, `cql`.
+    #[serde(default)]
+    pub(crate) engine: Engine,
     /// The file. Lock files, the write-ahead log, snapshots before migrations and `admin.sock` lie beside it:
     /// keep the folder private, and on a local disk. Read by every process, opened by those of `users`,
     /// `conversations` and `notifications`.
@@ -87,6 +95,9 @@ pub(crate) struct StoreConfig {
     /// Allowed: 16 or more.
     #[serde(default)]
     pub(crate) max_mib: Option<u32>,
+    /// `[store.cql]`.
+    #[serde(default)]
+    pub(crate) cql: Option<ClusterConfig>,
 }
 
 fn readers() -> usize {
@@ -225,6 +236,7 @@ fn paths() -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
+    paths.extend(cluster::PATHS.iter().map(|key| format!("store.cql.{key}")));
     paths.extend(aldis_api::serve::PATHS.iter().map(|key| format!("client.{key}")));
     paths.extend(aldis_federator::PATHS.iter().map(|key| format!("federation.{key}")));
     paths.extend(aldis_assets::PATHS.iter().map(|key| format!("assets.{key}")));
@@ -281,9 +293,15 @@ impl StoreConfig {
         if !(1..=64).contains(&self.readers) {
             return Err(format!("`store.readers` = {}; allowed: 1 to 64", self.readers));
         }
-        match self.max_mib {
-            Some(mib) if mib < 16 => Err(format!("`store.max_mib` = {mib}; allowed: 16 or more")),
-            _ => Ok(()),
+        if let Some(mib) = self.max_mib.filter(|mib| *mib < 16) {
+            return Err(format!("`store.max_mib` = {mib}; allowed: 16 or more"));
+        }
+        match (self.engine, &self.cql) {
+            (Engine::Cql, None) => {
+                Err("section `[store.cql]` is missing; it is needed with `store.engine` = \"cql\"".to_owned())
+            }
+            (_, Some(cluster)) => cluster.check(),
+            (Engine::Sqlite, None) => Ok(()),
         }
     }
 
@@ -371,6 +389,14 @@ mod tests {
             ("client.trusted_proxies = ['10.0.0.0/64']", "10.0.0.0/64"),
             ("store.readers = 0", "`store.readers` = 0; allowed: 1 to 64"),
             ("store.max_mib = 1", "`store.max_mib` = 1; allowed: 16 or more"),
+            ("store.engine = 'cql'", "section `[store.cql]` is missing"),
+            ("store.cql.addresses = []", "`store.cql.addresses` = []; allowed: host:port"),
+            (
+                "store.cql = { addresses = ['db:9042'], keyspace_prefix = 'Aldis' }",
+                "`store.cql.keyspace_prefix` = \"Aldis\"",
+            ),
+            ("store.cql = { addresses = ['db:9042'], user = 'aldis' }", "`store.cql.password`"),
+            ("store.cql = { addresses = ['db:9042'], request_timeout_ms = 5 }", "allowed: 100 to 60000"),
             ("operations.drain_seconds = 6000", "`operations.drain_seconds` = 6000; allowed: 0 to 600"),
             ("outbox.max_age_days = 0", "`outbox.max_age_days` = 0; allowed: 1 to 3650"),
             ("log.format = 'xml'", "`log.format` = \"xml\" is not allowed; allowed: json, human"),

@@ -12,7 +12,9 @@ use documented::{Documented, DocumentedFields};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use super::{Config, OperationsConfig, ServiceConfig, ServiceName, ServicesConfig, StoreConfig, WebServiceConfig};
+use super::{
+    ClusterConfig, Config, OperationsConfig, ServiceConfig, ServiceName, ServicesConfig, StoreConfig, WebServiceConfig,
+};
 
 /// One table of the file.
 struct Section {
@@ -81,6 +83,7 @@ fn sections() -> Result<Vec<Section>> {
     let mut all = vec![
         section::<Config>("", Needed, LEAST)?,
         section::<StoreConfig>("store", Needed, "path = 'data/aldis.db'")?,
+        section::<ClusterConfig>("store.cql", Off, "addresses = ['127.0.0.1:9042']")?,
         section::<ClientConfig>("client", Always, "")?,
         section::<TlsFiles>("client.tls", Off, "certificate_file = 'client.pem'\nkey_file = 'client-key.pem'")?,
         section::<ThrottleConfig>("client.throttle", Always, "")?,

@@ -27,7 +27,7 @@ use aldis_proto::{
     metadata,
 };
 use aldis_runtime::{ManualClock, SystemRandom};
-use aldis_storage::{Db, DbOptions};
+use aldis_storage::{Db, DbOptions, Store};
 use aldis_types::{ConnId, Domain, PolicySnapshot, Strategy, Timestamp, UserId};
 use axum::{Router, body::Body};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -344,7 +344,7 @@ impl World {
         conversations.serve(Routes::new(AudiencesServer::new(self.conversations.clone())));
         let deps = Dependencies {
             domain: domain.parse().unwrap(),
-            db: Db::open(&folder.join("aldis.db"), &DbOptions::default()).unwrap(),
+            store: Store::Embedded(Db::open(&folder.join("aldis.db"), &DbOptions::default()).unwrap()),
             clock: self.clock.clone(),
             random: Arc::new(SystemRandom),
             policy,

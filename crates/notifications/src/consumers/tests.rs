@@ -83,6 +83,29 @@ async fn sqlite_passes_the_suite() {
     suite::what_is_missed_is_marked(&store, |millis| clock.set(Timestamp::from_millis(millis))).await;
 }
 
+#[cfg(feature = "cql-tests")]
+#[tokio::test]
+async fn on_cql_the_suite_passes() {
+    use crate::queues::store::{CLUSTER_MIGRATIONS, ScyllaQueues};
+    let keyspace = aldis_storage::cql::testing::Keyspace::make("notifications", CLUSTER_MIGRATIONS).await;
+    let engine = async || {
+        for table in ["notifications_queue", "notifications_state", "notifications_consumer"] {
+            keyspace.truncate(table).await;
+        }
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_750_000_000_000)));
+        let bounds = Bounds { events: 100, bytes: 1 << 20 };
+        let random: aldis_runtime::SharedRandom = Arc::new(SystemRandom);
+        let retention = std::time::Duration::from_secs(28 * 86_400);
+        let cql = keyspace.cql.clone();
+        (ScyllaQueues::open(cql, clock.clone(), &random, bounds, retention).await.unwrap(), clock)
+    };
+    suite::standings_rise(&engine().await.0).await;
+    suite::what_does_not_fit_is_missed(&engine().await.0).await;
+    let (store, clock) = engine().await;
+    suite::what_is_missed_is_marked(&store, |millis| clock.set(Timestamp::from_millis(millis))).await;
+    keyspace.remove().await;
+}
+
 /// A service with client 1 of user 1 open as a consumer.
 async fn service(config: Config) -> Running {
     let service = Running::start(config).await;

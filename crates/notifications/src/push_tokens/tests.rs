@@ -33,6 +33,38 @@ async fn sqlite_passes_the_suite() {
     suite::removal(&store).await;
 }
 
+#[cfg(feature = "cql-tests")]
+#[tokio::test]
+async fn on_cql_the_suite_passes() {
+    use super::store::{PushTokenStore as _, ScyllaPushTokens};
+    use crate::queues::store::CLUSTER_MIGRATIONS;
+    let keyspace = aldis_storage::cql::testing::Keyspace::make("notifications", CLUSTER_MIGRATIONS).await;
+    let store = ScyllaPushTokens::open(keyspace.cql.clone()).await.unwrap();
+    suite::tokens_replace_each_other(&store).await;
+    for number in 1..=2 {
+        store.forget(user(number), None).await.unwrap();
+    }
+    suite::removal(&store).await;
+    // Of users who bring one token at once one has it in the end.
+    let token = super::PushToken {
+        transport: super::Transport::Gcm,
+        app: "app".to_owned(),
+        token: "same".to_owned(),
+        client: aldis_types::ClientId(1),
+    };
+    futures::future::join_all((1..=6).map(|number| {
+        let (store, token) = (&store, token.clone());
+        async move { store.add(user(number), token, 10).await.unwrap() }
+    }))
+    .await;
+    let mut owners = 0;
+    for number in 1..=6 {
+        owners += store.list(user(number)).await.unwrap().len();
+    }
+    assert_eq!(owners, 1);
+    keyspace.remove().await;
+}
+
 fn token(text: &str, client: &str) -> Value {
     json!({ "transport": "GCM", "app": "org.example.app", "token": text, "client": client })
 }

@@ -91,8 +91,13 @@ impl Sequencer {
                 }
             }
             Err(error) => {
+                let parts = error.leaves_parts();
                 let error = QueueError::from(error);
                 for command in commands {
+                    if parts {
+                        // What is there already is not pushed when it is brought again: apps fetch it.
+                        command.deliveries.iter().for_each(|delivery| self.sockets.missed(delivery.user));
+                    }
                     let _ = command.answer.send(Err(error.clone()));
                 }
             }

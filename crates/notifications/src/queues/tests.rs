@@ -8,6 +8,9 @@ use aldis_storage::{Db, DbOptions};
 use aldis_types::{ClientId, EventId, Timestamp};
 use serde_json::json;
 
+#[cfg(feature = "cql-tests")]
+mod cluster;
+
 use super::store::{Bounds, Entry, MIGRATIONS, QueueStore, SqliteQueues, suite};
 use crate::{
     Config,

@@ -24,19 +24,19 @@ use scylla::{
     client::{execution_profile::ExecutionProfileHandle, session::Session},
     deserialize::row::DeserializeRow,
     response::query_result::{QueryResult, QueryRowsResult},
-    serialize::row::SerializeRow,
     statement::{
         SerialConsistency,
         batch::{Batch, BatchType},
         prepared::PreparedStatement,
         unprepared,
     },
-    value::{CqlValue, Row},
+    value::Row,
 };
 
 pub use error::{CqlError, Failure};
 pub use migrations::CqlMigration;
 pub use options::{CqlOptions, CqlTls, Quorum, is_datacenter, is_keyspace_prefix};
+pub use scylla::{serialize::row::SerializeRow, value::CqlValue};
 pub use statement::{Kind, Statement};
 
 use crate::StoreError;
@@ -46,6 +46,9 @@ use statement::measured;
 pub trait ReadRow: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata> + 'static {}
 
 impl<T> ReadRow for T where T: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata> + 'static {}
+
+/// Rows of one page: few, because some hold messages.
+const PAGE_ROWS: i32 = 256;
 
 /// The keyspace of one service. Cheap to clone.
 #[derive(Clone)]
@@ -154,7 +157,9 @@ impl Cql {
     ) -> Result<impl Stream<Item = Result<T, StoreError>> + Send + use<T, V>, StoreError> {
         let name = statement.name;
         let prepared = self.prepared(statement).await?;
-        let pager = self.0.session.execute_iter(PreparedStatement::clone(&*prepared), values).await;
+        let mut prepared = PreparedStatement::clone(&*prepared);
+        prepared.set_page_size(PAGE_ROWS);
+        let pager = self.0.session.execute_iter(prepared, values).await;
         let pager = pager.map_err(|error| CqlError::paging(name, error))?;
         let rows = pager.rows_stream::<T>().map_err(|error| CqlError::refused(name, error))?;
         Ok(rows.map(move |row| row.map_err(|error| CqlError::new(name, Failure::Unavailable, error).into())))

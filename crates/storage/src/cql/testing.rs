@@ -56,6 +56,11 @@ impl Keyspace {
         Self { cql, options }
     }
 
+    /// Empties a table.
+    pub async fn truncate(&self, table: &str) {
+        self.cql.session().query_unpaged(format!("TRUNCATE {table}"), ()).await.unwrap();
+    }
+
     /// Removes it.
     pub async fn remove(self) {
         let cql = format!("DROP KEYSPACE {}", self.cql.keyspace());

@@ -1,5 +1,6 @@
 //! What is known of each file, beside its bytes.
 
+mod scylla;
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -8,6 +9,7 @@ use aldis_storage::StoreError;
 use aldis_types::{AssetKey, MediaType, Timestamp, UserId};
 use async_trait::async_trait;
 
+pub(crate) use scylla::{MIGRATIONS as CLUSTER_MIGRATIONS, ScyllaAssets};
 pub(crate) use sqlite::{MIGRATIONS, SqliteAssets, key};
 
 use super::token::TokenHash;

@@ -105,3 +105,13 @@ async fn sqlite() {
     db.migrate("assets", MIGRATIONS).await.unwrap();
     run(&SqliteAssets(db)).await;
 }
+
+#[cfg(feature = "cql-tests")]
+#[tokio::test]
+async fn on_cql_the_suite_passes() {
+    use super::{CLUSTER_MIGRATIONS, ScyllaAssets};
+    let keyspace = aldis_storage::cql::testing::Keyspace::make("assets", CLUSTER_MIGRATIONS).await;
+    let clock = std::sync::Arc::new(aldis_runtime::ManualClock::new(NOW));
+    run(&ScyllaAssets::open(keyspace.cql.clone(), clock).await.unwrap()).await;
+    keyspace.remove().await;
+}

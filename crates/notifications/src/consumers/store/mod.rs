@@ -1,5 +1,6 @@
 //! Where it is kept how far clients have acknowledged their queues.
 
+mod scylla;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
@@ -7,6 +8,8 @@ pub(crate) mod suite;
 use aldis_storage::StoreError;
 use aldis_types::{ClientId, UserId};
 use async_trait::async_trait;
+
+pub(crate) use scylla::{STATEMENTS, mark_missed};
 
 /// How far a client has acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Where push tokens are kept.
 
+mod scylla;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 
 use super::PushToken;
 
+pub(crate) use scylla::ScyllaPushTokens;
 pub(crate) use sqlite::{MIGRATION, SqlitePushTokens};
 
 /// Push tokens of all users.

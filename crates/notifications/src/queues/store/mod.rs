@@ -1,6 +1,7 @@
 //! Where queues are kept.
 
 mod renewal;
+mod scylla;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
@@ -12,7 +13,26 @@ use aldis_types::{ClientId, EventId, NotificationId, Timestamp, UserId};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub(crate) use sqlite::{Bounds, MIGRATIONS, SqliteQueues};
+pub(crate) use scylla::{MIGRATIONS as CLUSTER_MIGRATIONS, Oldest, ScyllaQueues};
+pub(crate) use sqlite::{MIGRATIONS, SqliteQueues};
+
+/// Bounds of one user's queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub events: u64,
+    pub bytes: u64,
+}
+
+/// Units of 100 ns since 1582-10-15.
+fn ticks_of(time: Timestamp) -> u64 {
+    const EPOCH: u64 = 0x01B2_1DD2_1381_4000;
+    EPOCH + time.millis().unsigned_abs() * 10_000
+}
+
+/// Ticks have 60 bits.
+fn as_i64(tick: u64) -> i64 {
+    i64::try_from(tick).unwrap_or(i64::MAX)
+}
 
 /// An event on its way into a queue.
 #[derive(Debug, Clone)]
@@ -54,7 +74,8 @@ pub(crate) trait QueueStore: Send + Sync {
     /// Appends entries durably and in order, and gives each an id that is greater than every id that its user's queue
     /// ever had. `None` for an entry whose event is in that queue already: nothing changes for it.
     ///
-    /// All entries or none. Calls take effect in the order in which their futures are first polled, and ids grow in
+    /// All entries or none; on a cluster that holds for those of one user (up to a few hundred kilobytes), and after an error
+    /// those of others may be there: brought again, they change nothing. Calls take effect in the order in which their futures are first polled, and ids grow in
     /// that order. When a user's queue passes its bounds, its oldest events are dropped.
     ///
     /// After an entry before which events are missing, [`QueueStore::page`] knows no earlier event any more, and every

@@ -20,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, typ
 
 use crate::push_tokens;
 
-use super::{Entry, Page, QueueStore, Reader, Stored};
+use super::{Bounds, Entry, Page, QueueStore, Reader, Stored, as_i64, ticks_of};
 
 /// The tables of this service.
 pub(crate) const MIGRATIONS: &[Migration] = &[QUEUES, CONSUMERS, push_tokens::store::MIGRATION, GAPS];
@@ -110,13 +110,6 @@ const NEWEST_IS_GAP: &str = "SELECT tick FROM notifications_gaps WHERE user = ?1
 const GAP_AFTER: &str = "SELECT 1 FROM notifications_gaps WHERE user = ? AND tick > ?";
 /// Gaps within so many ticks are one.
 const ONE_GAP: i64 = 60 * 10_000_000;
-
-/// Bounds of one user's queue.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    pub events: u64,
-    pub bytes: u64,
-}
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Usage {
@@ -314,17 +307,6 @@ fn is_gap(tx: &Connection, user: UserId, now: i64) -> Result<bool, StoreError> {
 fn measure(tx: &Connection, user: UserId) -> Result<Usage, StoreError> {
     let row = |row: &Row<'_>| Ok(Usage { events: row.get(0)?, bytes: row.get(1)? });
     Ok(tx.prepare_cached(USAGE)?.query_row([user.as_bytes()], row)?)
-}
-
-/// Units of 100 ns since 1582-10-15.
-fn ticks_of(time: Timestamp) -> u64 {
-    const EPOCH: u64 = 0x01B2_1DD2_1381_4000;
-    EPOCH + time.millis().unsigned_abs() * 10_000
-}
-
-/// Ticks have 60 bits.
-fn as_i64(tick: u64) -> i64 {
-    i64::try_from(tick).unwrap_or(i64::MAX)
 }
 
 /// A client id as a column holds it.
