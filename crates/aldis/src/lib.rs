@@ -107,7 +107,7 @@ pub fn main() -> ExitCode {
 /// Runs a whole backend in this process, as `aldis all` does, until `stop` ends. Logs go where this process logs already,
 /// if it does.
 pub async fn serve(config: &Path, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    backend::all(Config::load(config)?, stop).await
+    Box::pin(backend::all(Config::load(config)?, stop)).await
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -137,7 +137,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn single(name: ServiceName, file: &ConfigFile) -> anyhow::Result<()> {
-    backend::single(name, Config::load(&file.config)?, stop_asked()?).await
+    Box::pin(backend::single(name, Config::load(&file.config)?, stop_asked()?)).await
 }
 
 /// Ends when this process is asked to stop: by a signal, or by the end of its standard input where that was agreed.

@@ -66,7 +66,7 @@ struct Inner {
 impl Cql {
     /// Connects, without looking at the keyspace: for [`Cql::migrate`].
     pub async fn connect(options: &CqlOptions, service: &'static str) -> Result<Self, StoreError> {
-        let session = session::connect(options).await?;
+        let session = Box::pin(session::connect(options)).await?;
         let keyspace = format!("{}_{service}", options.keyspace_prefix);
         let reads = session::reads(options).into_handle();
         let options = options.clone();
@@ -121,8 +121,9 @@ impl Cql {
             batch.append_statement(PreparedStatement::clone(&*self.prepared(statement).await?));
             rows.push(values);
         }
-        let execution =
-            async { self.0.session.batch(&batch, rows).await.map_err(|error| CqlError::execution(name, error)) };
+        let execution = async {
+            Box::pin(self.0.session.batch(&batch, rows)).await.map_err(|error| CqlError::execution(name, error))
+        };
         applied(name, measured(name, execution).await?)
     }
 
@@ -159,7 +160,7 @@ impl Cql {
         let prepared = self.prepared(statement).await?;
         let mut prepared = PreparedStatement::clone(&*prepared);
         prepared.set_page_size(PAGE_ROWS);
-        let pager = self.0.session.execute_iter(prepared, values).await;
+        let pager = Box::pin(self.0.session.execute_iter(prepared, values)).await;
         let pager = pager.map_err(|error| CqlError::paging(name, error))?;
         let rows = pager.rows_stream::<T>().map_err(|error| CqlError::refused(name, error))?;
         Ok(rows.map(move |row| row.map_err(|error| CqlError::new(name, Failure::Unavailable, error).into())))
@@ -168,7 +169,8 @@ impl Cql {
     async fn execute(&self, statement: &Statement, values: impl SerializeRow) -> Result<QueryResult, StoreError> {
         let prepared = self.prepared(statement).await?;
         let execution = async {
-            let result = self.0.session.execute_unpaged(&prepared, values).await;
+            // Of many KiB: not to be carried about by whoever waits for it.
+            let result = Box::pin(self.0.session.execute_unpaged(&prepared, values)).await;
             result.map_err(|error| CqlError::execution(statement.name, error))
         };
         Ok(measured(statement.name, execution).await?)
@@ -180,7 +182,7 @@ impl Cql {
         if let Some(prepared) = known(&self.0) {
             return Ok(prepared);
         }
-        let prepared = self.0.session.prepare(statement.cql).await;
+        let prepared = Box::pin(self.0.session.prepare(statement.cql)).await;
         let mut prepared = prepared.map_err(|error| CqlError::preparation(statement.name, error))?;
         statement.settle(&mut prepared, self.0.options.quorum, &self.0.reads);
         let prepared = Arc::new(prepared);
@@ -205,7 +207,7 @@ impl Cql {
     }
 
     async fn use_keyspace(&self) -> Result<(), StoreError> {
-        let used = self.0.session.use_keyspace(self.keyspace(), false).await;
+        let used = Box::pin(self.0.session.use_keyspace(self.keyspace(), false)).await;
         Ok(used.map_err(|error| CqlError::refused("use", error))?)
     }
 
@@ -213,7 +215,7 @@ impl Cql {
     async fn ask<T: ReadRow>(&self, cql: &str, values: impl SerializeRow) -> Result<Option<T>, StoreError> {
         let mut statement = unprepared::Statement::new(cql);
         statement.set_is_idempotent(true);
-        let result = self.0.session.query_unpaged(statement, values).await;
+        let result = Box::pin(self.0.session.query_unpaged(statement, values)).await;
         let rows = of_rows("ask", result.map_err(|error| CqlError::execution("ask", error))?)?;
         Ok(rows.maybe_first_row::<T>().map_err(|error| CqlError::refused("ask", error))?)
     }
@@ -224,7 +226,7 @@ impl Cql {
         statement.set_is_idempotent(true);
         statement.set_consistency(scylla::statement::Consistency::Serial);
         statement.set_serial_consistency(Some(SerialConsistency::Serial));
-        let result = self.0.session.query_unpaged(statement, values).await;
+        let result = Box::pin(self.0.session.query_unpaged(statement, values)).await;
         let rows = of_rows("ask", result.map_err(|error| CqlError::execution("ask", error))?)?;
         Ok(rows.maybe_first_row::<T>().map_err(|error| CqlError::refused("ask", error))?)
     }

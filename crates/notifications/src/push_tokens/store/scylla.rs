@@ -79,9 +79,9 @@ impl ScyllaPushTokens {
 
     /// Takes a token out of a user's partition, and gives it up if it is still the user's; whether it was there.
     async fn take(&self, user: UserId, token: &PushToken) -> Result<bool, StoreError> {
-        let taken = self.take_from(user.uuid(), token.client.0.cast_signed(), token).await?;
+        let was_there = self.take_from(user.uuid(), token.client.0.cast_signed(), token).await?;
         self.give_up(user, token).await?;
-        Ok(taken)
+        Ok(was_there)
     }
 
     async fn take_from(&self, user: Uuid, client: i64, token: &PushToken) -> Result<bool, StoreError> {

@@ -67,6 +67,9 @@ struct Placed {
     gap: bool,
 }
 
+/// A statement with its values.
+type Bound = (&'static Statement, Vec<Option<CqlValue>>);
+
 impl Shared {
     pub(super) async fn append(&self, entries: &Arc<[Entry]>) -> Result<Vec<Option<NotificationId>>, StoreError> {
         let mut users: Vec<(UserId, Vec<usize>)> = Vec::new();
@@ -215,13 +218,7 @@ impl Shared {
     }
 
     /// The batch, and the head after it.
-    fn statements(
-        &self,
-        user: UserId,
-        entries: &[Entry],
-        head: Head,
-        placed: &[Placed],
-    ) -> (Head, Vec<(&'static Statement, Vec<Option<CqlValue>>)>) {
+    fn statements(&self, user: UserId, entries: &[Entry], head: Head, placed: &[Placed]) -> (Head, Vec<Bound>) {
         use CqlValue::{BigInt, Blob, Int, Uuid as Id};
         let (user, week, ttl) = (Id(user.uuid()), Int(head.week), Int(self.ttl()));
         let mut next = head;

@@ -165,7 +165,7 @@ impl Shared {
         let first = |last: u64| now.max(last.saturating_add(1)).max(least.saturating_add(1));
         let end = |last: u64| Some(first(last).saturating_add(count.saturating_sub(1)));
         match self.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, end) {
-            Ok(last) | Err(last) => first(last),
+            Ok(before) | Err(before) => first(before),
         }
     }
 

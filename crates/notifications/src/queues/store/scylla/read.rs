@@ -92,7 +92,7 @@ impl Shared {
         };
         let Some(at) = since.ticks() else { return Ok(None) };
         let (state, found) = futures::try_join!(self.state(user), self.find(user, at))?;
-        if !found.is_some_and(|row| row.2 == since.uuid()) {
+        if found.is_none_or(|row| row.2 != since.uuid()) {
             return Ok(None);
         }
         let page = self.read(user, reader, &state, at, size, bytes).await?;
