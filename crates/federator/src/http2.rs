@@ -1,11 +1,7 @@
-//! Settings of HTTP/2 that both directions share.
+//! Settings of HTTP/2 that both directions share, beside those of `aldis_runtime::http2`.
 
 use std::time::Duration;
 
-/// A connection that was cut is noticed after the sum of both, idle or not.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
-pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Room for several streams that are read slowly before they hold up the others.
 pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 pub(crate) const MAX_HEADER_BYTES: u32 = 32 * 1024;

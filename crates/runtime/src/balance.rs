@@ -21,16 +21,13 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{FutureExt, future::BoxFuture};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls_pki_types::ServerName;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::TokioIo;
 use tokio::{
-    net::TcpStream,
     sync::mpsc,
     task::AbortHandle,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_rustls::TlsConnector;
 use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 use tonic::{ConnectError, TimeoutExpired, body::Body};
 use tower::{
@@ -43,8 +40,8 @@ use tower::{
 };
 
 use crate::{
-    channel::{CONNECT, CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW},
-    workload::Workload,
+    channel::{CONNECT, CONNECTION_WINDOW, Proof, connect},
+    http2,
 };
 
 /// Calls of this process that may wait for a connection to be chosen.
@@ -84,17 +81,12 @@ impl Addresses for Named {
 struct Target {
     authority: Authority,
     port: u16,
-    tls: Option<(Workload, ServerName<'static>)>,
+    proof: Option<Proof>,
 }
 
-/// A channel to every replica at `port` of what `addresses` gives. With `tls` each must prove that it has the name.
-pub(crate) fn channel(
-    authority: Authority,
-    port: u16,
-    addresses: impl Addresses,
-    tls: Option<(Workload, ServerName<'static>)>,
-) -> Channel {
-    let target = Arc::new(Target { authority, port, tls });
+/// A channel to every replica at `port` of what `addresses` gives. Each has to give `proof`.
+pub(crate) fn channel(authority: Authority, port: u16, addresses: impl Addresses, proof: Option<Proof>) -> Channel {
+    let target = Arc::new(Target { authority, port, proof });
     let (changes, replicas) = mpsc::unbounded_channel();
     let discovered = UnboundedReceiverStream::new(replicas).map(Ok::<_, std::convert::Infallible>);
     tokio::spawn(Keeper::new(target.clone(), changes).run(addresses));
@@ -377,7 +369,7 @@ impl Target {
     /// The request as HTTP/2 wants it.
     fn address(&self, mut request: http::Request<Body>) -> Result<http::Request<Body>, BoxError> {
         let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.scheme = Some(if self.proof.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
         parts.authority = Some(self.authority.clone());
         let path = request.uri().path_and_query().cloned();
         parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
@@ -389,13 +381,10 @@ impl Target {
     async fn connect(&self, address: IpAddr) -> Result<(SendRequest<Body>, tokio::task::JoinHandle<()>), BoxError> {
         let address = SocketAddr::new(address, self.port);
         let connecting = async {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            match self.tls.clone() {
+            let stream = connect(address).await?;
+            match &self.proof {
                 None => handshake(stream).await,
-                Some((workload, name)) => {
-                    handshake(TlsConnector::from(workload.client()).connect(name, stream).await?).await
-                }
+                Some(proof) => handshake(proof.demand(stream).await?).await,
             }
         };
         timeout(CONNECT, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
@@ -406,15 +395,7 @@ async fn handshake<T>(io: T) -> Result<(SendRequest<Body>, tokio::task::JoinHand
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (send, driver) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .handshake(TokioIo::new(io))
-        .await?;
+    let (send, driver) = http2::client(CONNECTION_WINDOW).handshake(TokioIo::new(io)).await?;
     let driving = tokio::spawn(async move {
         if let Err(error) = driver.await {
             tracing::debug!(%error, "a connection to a replica broke");

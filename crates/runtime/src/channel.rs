@@ -1,15 +1,15 @@
 //! Channels to services in other processes.
 
-use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use aldis_proto::channel::{Channel, boxed};
 use hickory_resolver::ResolverBuilder;
 use http::uri::Authority;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, ToSocketAddrs, UnixStream};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     body::Body,
     transport::{Endpoint, Uri},
@@ -19,6 +19,7 @@ use tower::{BoxError, Service, ServiceExt, service_fn};
 use crate::{
     balance::{self, Named},
     dns,
+    http2::{KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW},
     listen::ShortPath,
     telemetry,
     workload::Workload,
@@ -26,9 +27,6 @@ use crate::{
 
 /// How long it may take until a connection can be used.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
-pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
 pub(crate) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// An address at which no channel can be built.
@@ -61,7 +59,7 @@ pub fn lazy(address: &str, workload: Option<&Workload>, name: &str) -> Result<Ch
     let endpoint = tuned(Endpoint::from_shared(format!("http://{address}")).map_err(|error| failed(&error))?);
     let proof = workload.cloned().map(|workload| {
         let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(&error))?;
-        Ok((workload, name))
+        Ok(Proof { workload, name })
     });
     let proof = proof.transpose()?;
     let authority: Authority = address.parse().map_err(|error| failed(&error))?;
@@ -72,20 +70,36 @@ pub fn lazy(address: &str, workload: Option<&Workload>, name: &str) -> Result<Ch
         let addresses = Named { host: host.to_owned(), resolver };
         return Ok(traced(balance::channel(authority, port, addresses, proof)));
     }
-    let Some((workload, name)) = proof else { return Ok(traced(endpoint.connect_lazy())) };
+    let Some(proof) = proof else { return Ok(traced(endpoint.connect_lazy())) };
     let address: Arc<str> = address.into();
     // Not the endpoint's own TLS, which would keep the certificates that it was made with.
     Ok(traced(endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
-        let (workload, name, address) = (workload.clone(), name.clone(), address.clone());
+        let (proof, address) = (proof.clone(), address.clone());
         async move {
-            let connecting = async {
-                let stream = TcpStream::connect(&*address).await?;
-                stream.set_nodelay(true)?;
-                TlsConnector::from(workload.client()).connect(name, stream).await
-            };
-            Ok::<_, std::io::Error>(TokioIo::new(timeout(CONNECT, connecting).await??))
+            let connecting = async { proof.demand(connect(&*address).await?).await };
+            Ok::<_, io::Error>(TokioIo::new(timeout(CONNECT, connecting).await??))
         }
     }))))
+}
+
+/// What the other side must prove: that it is the service of this name.
+#[derive(Clone)]
+pub(crate) struct Proof {
+    pub(crate) workload: Workload,
+    pub(crate) name: ServerName<'static>,
+}
+
+impl Proof {
+    /// The same connection, with TLS.
+    pub(crate) async fn demand(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        TlsConnector::from(self.workload.client()).connect(self.name.clone(), stream).await
+    }
+}
+
+pub(crate) async fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// A channel over a Unix socket.
@@ -97,7 +111,7 @@ pub fn unix(path: &Path) -> Channel {
         let path = path.clone();
         async move {
             let short = ShortPath::of(&path)?;
-            Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(short.path()).await?))
+            Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(short.path()).await?))
         }
     })))
 }

@@ -5,6 +5,7 @@ pub mod channel;
 pub mod config;
 pub mod dns;
 mod followed;
+pub mod http2;
 pub mod https;
 pub mod listen;
 pub mod networks;

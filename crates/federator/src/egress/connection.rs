@@ -12,10 +12,11 @@ use std::{
     time::Duration,
 };
 
+use aldis_runtime::http2;
 use aldis_types::{Domain, KeyPin, Timestamp};
 use http::uri::Authority;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -31,7 +32,7 @@ use crate::{
     discovery::{not_located, order},
     failure::Failure,
     hello::{Capabilities, Greeting, NoHello},
-    http2::{CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_HEADER_BYTES, STREAM_WINDOW},
+    http2::{CONNECTION_WINDOW, MAX_HEADER_BYTES},
     metering::{self, Gauged},
     network::{Io, SrvRecord},
     tls::{days_until, key_of, not_after},
@@ -251,15 +252,8 @@ pub(crate) async fn attempt(
 
     let complaint = Arc::new(OnceLock::new());
     let io = TokioIo::new(Listening { inner: tls, complaint: complaint.clone() });
-    let handshake = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .handshake::<_, Body>(io);
+    let mut builder = http2::client(CONNECTION_WINDOW);
+    let handshake = builder.max_header_list_size(MAX_HEADER_BYTES).handshake::<_, Body>(io);
     let (send, driver) = timeout_at(until, handshake)
         .await
         .map_err(|_| late("no HTTP/2"))?

@@ -11,7 +11,11 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use aldis_peers::Policy;
 use aldis_proto::{channel::Channel, federation::v1::federator_server::FederatorServer};
-use aldis_runtime::{SharedClock, networks::Networks};
+use aldis_runtime::{
+    SharedClock,
+    http2::{KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW},
+    networks::Networks,
+};
 use aldis_types::Domain;
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -30,7 +34,7 @@ use crate::{
     Components,
     egress::Pool,
     hello::Greeter,
-    http2::{CONNECTION_WINDOW, DRAIN, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_HEADER_BYTES, STREAM_WINDOW},
+    http2::{CONNECTION_WINDOW, DRAIN, MAX_HEADER_BYTES},
     identity::{Identity, Shown},
     metering,
     network::{Accept, Io},

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::{Router, routing::get};
 use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioExecutor;
+use rustls_pki_types::ServerName;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -247,7 +249,7 @@ async fn a_replica_that_proves_another_name_gets_no_call() {
     let (second, _) = start(2, port, guard("users")).await;
     let addresses = watch::Sender::new(vec![ip(1), ip(2)]);
     let name = ServerName::try_from(workload_name("users", "a.test")).unwrap();
-    let proof = Some((issuer.workload("federator"), name));
+    let proof = Some(Proof { workload: issuer.workload("federator"), name });
     let channel = channel("replicas.test:1".parse().unwrap(), port, Set(addresses.subscribe()), proof);
     until("the second replica", &channel, Result::is_ok).await;
     let counts = answers(&channel, 100).await;
