@@ -38,9 +38,8 @@ pub use operator::{
     OutboxServer, conversations_outbox, conversations_outbox_at_rest, conversations_outbox_to_read, users_outbox,
 };
 pub use outbox::{Appended, Component, Delivery, LocalService, Outbox, Outgoing, Peer, Relays};
-pub use receiver::{
-    Envelope, MAX_INCARNATIONS, Positions, Receive, Receiving, Verdict, conversations_server, users_server,
-};
+pub use positions::Positions;
+pub use receiver::{Envelope, MAX_INCARNATIONS, Receive, Receiving, Verdict, conversations_server, users_server};
 pub use reconciling::{
     Arrivals, Found, Reconcile, ReconcileError, Reconciler, ReconciliationServer, conversations_reconciliation,
     users_reconciliation,

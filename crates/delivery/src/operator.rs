@@ -28,9 +28,18 @@ const STEP: i64 = 32;
 pub struct OutboxServer {
     component: Component,
     db: Db,
-    outbox: Option<Outbox>,
-    /// Whether its relays run here, so that it is known what they do.
-    has_relays: bool,
+    access: Access,
+}
+
+/// What can be done from here.
+#[derive(Clone)]
+enum Access {
+    /// Everything; the relays run here, so that it is known what they do.
+    Running(Outbox),
+    /// Everything; nobody else has the outbox open.
+    AtRest(Outbox),
+    /// The service may run elsewhere.
+    Reading,
 }
 
 /// `aldis.internal.v1.UsersOutbox`.
@@ -47,13 +56,12 @@ pub fn conversations_outbox(outbox: Outbox) -> conversations_outbox_server::Conv
 pub fn conversations_outbox_at_rest(
     outbox: Outbox,
 ) -> conversations_outbox_server::ConversationsOutboxServer<OutboxServer> {
-    let server = OutboxServer { has_relays: false, ..OutboxServer::of(outbox) };
-    conversations_outbox_server::ConversationsOutboxServer::new(server)
+    conversations_outbox_server::ConversationsOutboxServer::new(OutboxServer::with(outbox, Access::AtRest))
 }
 
 /// The same over the store of a service that may run elsewhere: changes nothing.
 pub fn conversations_outbox_to_read(db: Db) -> conversations_outbox_server::ConversationsOutboxServer<OutboxServer> {
-    let server = OutboxServer { component: Component::Conversations, db, outbox: None, has_relays: false };
+    let server = OutboxServer { component: Component::Conversations, db, access: Access::Reading };
     conversations_outbox_server::ConversationsOutboxServer::new(server)
 }
 
@@ -81,15 +89,19 @@ fn backend(peer: &str) -> Result<Domain, Status> {
 impl OutboxServer {
     /// Over an outbox whose relays run in this process.
     pub fn of(outbox: Outbox) -> Self {
+        Self::with(outbox, Access::Running)
+    }
+
+    fn with(outbox: Outbox, access: impl FnOnce(Outbox) -> Access) -> Self {
         let shared = &outbox.shared;
-        Self { component: shared.component, db: shared.db.clone(), outbox: Some(outbox), has_relays: true }
+        Self { component: shared.component, db: shared.db.clone(), access: access(outbox) }
     }
 
     async fn list(&self) -> Result<Response<ListBacklogResponse>, Status> {
         let component = self.component.as_str();
         let peers = self.db.read(move |tx| backlog::peers(tx, component, true)).await;
         let mut peers = peers.map_err(|error| store_failed(&error))?;
-        if let Some(outbox) = self.outbox.as_ref().filter(|_| self.has_relays) {
+        if let Access::Running(outbox) = &self.access {
             for peer in &mut peers {
                 let Ok(domain) = peer.peer.parse() else { continue };
                 let condition = outbox.shared.conditions.get(&domain);
@@ -107,8 +119,7 @@ impl OutboxServer {
         let (component, peer) = (self.component.as_str(), request.peer.clone());
         let lanes = self.db.read(move |tx| backlog::lanes(tx, component, &peer, limit)).await;
         let mut lanes = lanes.map_err(|error| store_failed(&error))?;
-        let outbox = self.outbox.as_ref().filter(|_| self.has_relays);
-        if let (Some(outbox), Ok(domain)) = (outbox, request.peer.parse::<Domain>()) {
+        if let (Access::Running(outbox), Ok(domain)) = (&self.access, request.peer.parse::<Domain>()) {
             let condition = outbox.shared.conditions.get(&domain);
             for lane in &mut lanes {
                 let held = Lane::try_from(lane.lane.as_ref()).ok().and_then(|id| condition.lanes.get(&id));
@@ -132,7 +143,7 @@ impl OutboxServer {
     }
 
     async fn change(&self, request: ChangeOutboxRequest) -> Result<Response<ChangeOutboxResponse>, Status> {
-        let Some(outbox) = &self.outbox else {
+        let (Access::Running(outbox) | Access::AtRest(outbox)) = &self.access else {
             return Err(Status::failed_precondition(
                 "the conversations service runs without the users service; start that, or stop both",
             ));

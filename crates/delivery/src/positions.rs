@@ -1,12 +1,76 @@
-//! Positions of lanes of stores that are gone.
+//! Where the lanes of other backends stand: moved on with the effect of each envelope, and forgotten with stores that are gone.
 
+use std::sync::Arc;
+
+use aldis_runtime::SharedClock;
 use aldis_storage::{Db, StoreError};
+use aldis_types::Domain;
 use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::{bounds::REASON, outbox::Component, receiver::Envelope, schema::Statements, window::DROPPED};
 
 /// Rows of one step.
 const STEP: i64 = 64;
 
+/// Refusals that are remembered per origin: more than are on their way at once, in a batch and what is taken along with it.
+const MAX_REFUSALS: i64 = 512;
+
 type Store = (String, Vec<u8>);
+
+/// Where the lanes of one origin stand.
+#[derive(Clone)]
+pub struct Positions {
+    pub(crate) sql: Arc<Statements>,
+    pub(crate) component: Component,
+    pub(crate) clock: SharedClock,
+    pub(crate) origin: Domain,
+    pub(crate) incarnation: [u8; 16],
+}
+
+impl Positions {
+    /// Moves a lane on, inside the write job of the effect. Fails, and so undoes the job, when the lane does not stand
+    /// right before the envelope, or, for one that stands for what was dropped, in the part that it stands for. Such a lane
+    /// is marked, to be compared with the origin's; and so is one that lost a change of state because it was refused.
+    pub fn advance(&self, tx: &Connection, envelope: &Envelope) -> Result<(), StoreError> {
+        let mut step = &self.sql.received.advance;
+        if envelope.kind == DROPPED {
+            step = &self.sql.received.jump;
+            self.mark(tx, envelope, REASON)?;
+        } else if let Some(label) = envelope.refused {
+            self.note_refusal(tx, envelope, label)?;
+        }
+        let changed = tx.prepare_cached(step)?.execute(params![
+            self.origin.as_str(),
+            self.incarnation.as_slice(),
+            envelope.lane.as_slice(),
+            envelope.sequence.cast_signed(),
+            envelope.previous.cast_signed()
+        ])?;
+        if changed == 1 { Ok(()) } else { Err(StoreError::Corrupt("received")) }
+    }
+
+    fn mark(&self, tx: &Connection, envelope: &Envelope, reason: &str) -> Result<(), StoreError> {
+        let now = self.clock.now().millis();
+        let mark = params![self.origin.as_str(), false, envelope.lane.as_slice(), now, reason];
+        tx.prepare_cached(&self.sql.mark)?.execute(mark)?;
+        Ok(())
+    }
+
+    fn note_refusal(&self, tx: &Connection, envelope: &Envelope, label: &str) -> Result<(), StoreError> {
+        if self.component.is_state(envelope.kind) {
+            self.mark(tx, envelope, "refused")?;
+        }
+        tx.prepare_cached(&self.sql.received.refuse)?.execute(params![
+            self.origin.as_str(),
+            self.incarnation.as_slice(),
+            envelope.lane.as_slice(),
+            envelope.sequence.cast_signed(),
+            label
+        ])?;
+        tx.prepare_cached(&self.sql.received.forget_refusals)?.execute(params![self.origin.as_str(), MAX_REFUSALS])?;
+        Ok(())
+    }
+}
 
 /// Removes the positions of stores that are no longer remembered, in short jobs; says how many went.
 pub(crate) async fn sweep(db: &Db, component: &'static str) -> Result<u64, StoreError> {

@@ -21,15 +21,15 @@ use aldis_types::{Domain, EventId};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    bounds::REASON,
     event_id,
     outbox::Component,
+    positions::Positions,
     schema::Statements,
     trace::Trace,
     window::{DROPPED, MAX_BYTES, MAX_ROWS, WITHDRAWN},
@@ -42,9 +42,6 @@ const OPENING: Duration = Duration::from_secs(15);
 pub const MAX_INCARNATIONS: i64 = 8;
 /// Positions kept in memory per origin.
 const MAX_CACHED_LANES: usize = 100_000;
-/// Refusals that are remembered per origin: more than are on their way at once, in a batch and what is taken along with it.
-const MAX_REFUSALS: i64 = 512;
-
 /// An event of another backend, next in its lane.
 #[derive(Debug, Clone)]
 pub struct Envelope {
@@ -63,7 +60,7 @@ pub struct Envelope {
     /// The trace that the origin states.
     pub trace: Trace,
     /// Why it will never be applied; noted as its lane moves on.
-    refused: Option<&'static str>,
+    pub(crate) refused: Option<&'static str>,
 }
 
 impl Envelope {
@@ -127,61 +124,6 @@ pub trait Receive: Send + Sync {
 
     /// The origin has opened a stream: it is there, maybe after an absence. Must return at once.
     fn opened(&self, _origin: &Origin) {}
-}
-
-/// Where the lanes of one origin stand.
-#[derive(Clone)]
-pub struct Positions {
-    sql: Arc<Statements>,
-    component: Component,
-    clock: SharedClock,
-    origin: Domain,
-    incarnation: [u8; 16],
-}
-
-impl Positions {
-    /// Moves a lane on, inside the write job of the effect. Fails, and so undoes the job, when the lane does not stand
-    /// right before the envelope, or, for one that stands for what was dropped, in the part that it stands for. Such a lane
-    /// is marked, to be compared with the origin's; and so is one that lost a change of state because it was refused.
-    pub fn advance(&self, tx: &Connection, envelope: &Envelope) -> Result<(), StoreError> {
-        let mut step = &self.sql.received.advance;
-        if envelope.kind == DROPPED {
-            step = &self.sql.received.jump;
-            self.mark(tx, envelope, REASON)?;
-        } else if let Some(label) = envelope.refused {
-            self.note_refusal(tx, envelope, label)?;
-        }
-        let changed = tx.prepare_cached(step)?.execute(params![
-            self.origin.as_str(),
-            self.incarnation.as_slice(),
-            envelope.lane.as_slice(),
-            envelope.sequence.cast_signed(),
-            envelope.previous.cast_signed()
-        ])?;
-        if changed == 1 { Ok(()) } else { Err(StoreError::Corrupt("received")) }
-    }
-
-    fn mark(&self, tx: &Connection, envelope: &Envelope, reason: &str) -> Result<(), StoreError> {
-        let now = self.clock.now().millis();
-        let mark = params![self.origin.as_str(), false, envelope.lane.as_slice(), now, reason];
-        tx.prepare_cached(&self.sql.mark)?.execute(mark)?;
-        Ok(())
-    }
-
-    fn note_refusal(&self, tx: &Connection, envelope: &Envelope, label: &str) -> Result<(), StoreError> {
-        if self.component.is_state(envelope.kind) {
-            self.mark(tx, envelope, "refused")?;
-        }
-        tx.prepare_cached(&self.sql.received.refuse)?.execute(params![
-            self.origin.as_str(),
-            self.incarnation.as_slice(),
-            envelope.lane.as_slice(),
-            envelope.sequence.cast_signed(),
-            label
-        ])?;
-        tx.prepare_cached(&self.sql.received.forget_refusals)?.execute(params![self.origin.as_str(), MAX_REFUSALS])?;
-        Ok(())
-    }
 }
 
 /// The server for the lanes of users.
