@@ -107,7 +107,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the disk or the store is full, or the cluster can't do it now: it is worth trying again later.
-    pub fn is_full(&self) -> bool {
+    pub fn is_overloaded(&self) -> bool {
         match self {
             Self::Full | Self::Contended(_) => true,
             Self::Cql(error) => error.failure == cql::Failure::Unavailable,

@@ -128,7 +128,7 @@ async fn a_full_store_refuses_and_recovers() {
         tx.execute("INSERT INTO items (text) VALUES (hex(zeroblob(400000)))", [])?;
         Ok(())
     });
-    assert!(fill.await.unwrap_err().is_full());
+    assert!(fill.await.unwrap_err().is_overloaded());
     insert(&db, "small").await.unwrap();
     assert_eq!(count(&db).await, 1);
 }

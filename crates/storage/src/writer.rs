@@ -179,7 +179,7 @@ pub(crate) fn in_savepoint<T>(
 fn copy_error(error: &StoreError) -> StoreError {
     tracing::error!(%error, "a group of writes could not be committed");
     match error {
-        error if error.is_full() => StoreError::Full,
+        error if error.is_overloaded() => StoreError::Full,
         StoreError::Sqlite(rusqlite::Error::SqliteFailure(code, text)) => {
             StoreError::Sqlite(rusqlite::Error::SqliteFailure(*code, text.clone()))
         }

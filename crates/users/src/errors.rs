@@ -5,5 +5,5 @@ use aldis_storage::StoreError;
 
 /// The row for a failure of the store.
 pub(crate) fn store_label(error: &StoreError) -> Label {
-    if error.is_full() { label::OVERLOADED } else { label::SERVER_ERROR }
+    if error.is_overloaded() { label::OVERLOADED } else { label::SERVER_ERROR }
 }

@@ -212,7 +212,7 @@ async fn write(backend: &Arc<Backend>, process: &Arc<Process>, which: usize, tol
         }
         Err(error) => {
             trace.count("refused-writes");
-            if !error.is_full() {
+            if !error.is_overloaded() {
                 trace.wrong(format!("a change could not be written: {error}"));
             }
             false

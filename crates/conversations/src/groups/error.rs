@@ -100,7 +100,7 @@ impl Fault for GroupError {
             Self::Refused(label) => *label,
             Self::Peer(error) => error.label(),
             Self::Busy | Self::Users(_) => label::OVERLOADED,
-            Self::Store(error) if error.is_full() => label::OVERLOADED,
+            Self::Store(error) if error.is_overloaded() => label::OVERLOADED,
             Self::Store(_) => label::SERVER_ERROR,
         }
     }

@@ -134,7 +134,7 @@ impl Fault for PushTokenError {
             Self::Malformed => label::BAD_REQUEST,
             Self::AppNotFound => label::APP_NOT_FOUND,
             Self::NotFound => label::NOT_FOUND,
-            Self::Store(error) if error.is_full() => label::OVERLOADED,
+            Self::Store(error) if error.is_overloaded() => label::OVERLOADED,
             Self::Store(_) => label::SERVER_ERROR,
         }
     }

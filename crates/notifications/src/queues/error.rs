@@ -34,7 +34,7 @@ impl Fault for QueueError {
             Self::PageSize(_) | Self::Since | Self::TooMany(_) => label::BAD_REQUEST,
             Self::NotFound => label::NOT_FOUND,
             Self::Stopping => label::OVERLOADED,
-            Self::Store(error) if error.is_full() => label::OVERLOADED,
+            Self::Store(error) if error.is_overloaded() => label::OVERLOADED,
             Self::Store(_) => label::SERVER_ERROR,
         }
     }
