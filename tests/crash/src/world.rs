@@ -88,13 +88,7 @@ const KEPT: &str = "[notifications]\nqueue_events = 100000000\nqueue_bytes = 109
 /// Starts the processes.
 pub(crate) async fn start(binary: Option<PathBuf>, backends: usize) -> Result<LocalFederation> {
     let domains = &DOMAINS[..backends.min(DOMAINS.len())];
-    let mut federation = LocalFederation::start(&Options { binary, ..Options::of(domains) }).await?;
-    for domain in domains {
-        federation.terminate(domain).await?;
-        federation.configure(domain, KEPT)?;
-        federation.restart(domain).await?;
-    }
-    Ok(federation)
+    LocalFederation::start(&Options { binary, settings: KEPT.to_owned(), ..Options::of(domains) }).await
 }
 
 impl World {
