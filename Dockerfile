@@ -11,8 +11,8 @@ WORKDIR /source
 COPY crates/web/app crates/web/app
 COPY scripts/precompress.mjs scripts/precompress.mjs
 WORKDIR /source/crates/web/app
-RUN --mount=type=cache,target=/root/.npm \
-    npm ci && npm run build && node /source/scripts/precompress.mjs dist
+RUN --mount=type=cache,target=/npm \
+    npm ci --cache /npm && npm run build && node /source/scripts/precompress.mjs dist
 
 FROM rust:${RUST}-bookworm AS build
 # What is compiled in comes from this stage, so BuildKit looks here too for the list of parts (`--sbom=true`).

@@ -4,7 +4,7 @@ import { plain } from '../engine/bytes';
 import type { Context } from '../engine/context';
 import { fromKey, type Key } from '../model';
 import { encode, type Outgoing, quoteHash } from './codec';
-import type { Content, FileContent, Mention } from './content';
+import type { Content, FileContent, Incoming, Mention } from './content';
 import type { Message, SendReport } from './state';
 
 /** Messages that are read from the browser's database at a time. */
@@ -78,6 +78,11 @@ export function messageCommands(ctx: Context) {
       targeted: users !== undefined,
     };
     note(await inLine(conversation, () => ctx.sender.send(sending)));
+  }
+
+  /** Shows here what of ours others are told. */
+  function show(conversation: Key, incoming: Incoming, time = new Date().toISOString()): void {
+    ctx.dispatch({ type: 'messages/incoming', conversation, from: ctx.self, time, incoming });
   }
 
   function add(conversation: Key, id: string, content: Content): Message {
@@ -213,41 +218,24 @@ export function messageCommands(ctx: Context) {
         mentions,
         expectsRead: expectsRead(conversation),
       });
-      const incoming = { act: 'edit', id, target, text, mentions } as const;
-      ctx.dispatch({
-        type: 'messages/incoming',
-        conversation,
-        from: ctx.self,
-        time: new Date().toISOString(),
-        incoming,
-      });
+      show(conversation, { act: 'edit', id, target, text, mentions });
     },
 
     async deleteForAll(conversation: Key, target: string): Promise<void> {
       await sendQuietly(conversation, { act: 'delete', id: crypto.randomUUID(), target });
-      const incoming = { act: 'delete', target } as const;
-      ctx.dispatch({
-        type: 'messages/incoming',
-        conversation,
-        from: ctx.self,
-        time: new Date().toISOString(),
-        incoming,
-      });
+      show(conversation, { act: 'delete', target });
     },
 
     /** Adds an own reaction, or takes it back when it is there. */
     async react(conversation: Key, target: string, emoji: string): Promise<void> {
       const own = messageOf(conversation, target)?.reactions[ctx.self] ?? [];
       const emojis = own.includes(emoji) ? own.filter(other => other !== emoji) : [...own, emoji];
-      const from = ctx.self;
       const time = new Date().toISOString();
-      const incoming = { act: 'react', target, emojis } as const;
-      ctx.dispatch({ type: 'messages/incoming', conversation, from, time, incoming });
+      show(conversation, { act: 'react', target, emojis }, time);
       try {
         await sendQuietly(conversation, { act: 'react', id: crypto.randomUUID(), target, emojis });
       } catch (error) {
-        const before = { act: 'react', target, emojis: own } as const;
-        ctx.dispatch({ type: 'messages/incoming', conversation, from, time, incoming: before });
+        show(conversation, { act: 'react', target, emojis: own }, time);
         throw error;
       }
     },
