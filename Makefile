@@ -90,8 +90,7 @@ test-status: tests/browser/node_modules/.complete ## the status page in a real b
 	$(WITH_NODE) browser="$$(scripts/chromium.sh)" && cd tests/browser && \
 		CHROMIUM="$$browser" ALDIS_BIN=$(ALDIS)/debug/aldis npm test
 
-test-web: tests/browser/node_modules/.complete web ## the web client by itself, and in Chromium between two backends; SCREENSHOTS=folder
-	$(WITH_NODE) cd crates/web/app && export NO_COLOR=1 && npm run --silent check && npm run --silent test
+test-web: tests/browser/node_modules/.complete web ## the web client in Chromium between two backends; SCREENSHOTS=folder
 	$(BUILD)
 	$(WITH_NODE) browser="$$(scripts/chromium.sh)" && cd tests/browser && \
 		CHROMIUM="$$browser" ALDIS_BIN=$(ALDIS)/debug/aldis SCREENSHOTS='$(SCREENSHOTS)' npm run --silent test:web
